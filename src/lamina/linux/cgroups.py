@@ -1,0 +1,98 @@
+"""Control groups: which of the three layouts a host has, and the files of one group.
+
+v1: a hierarchy a controller. Hybrid: v1 controllers with a cgroup2 mounted beside them that has few or none. v2: one hierarchy for
+all (cgroups(7)). Nothing else in lamina knows where a group's files lie.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+Layout = Literal["v1", "hybrid", "v2"]
+
+
+@dataclass(frozen=True)
+class Hierarchies:
+    """Where cgroup file systems are mounted: v1 controllers by name, and the cgroup2 mount if there is one."""
+
+    controllers: dict[str, Path]
+    unified: Path | None
+
+    @classmethod
+    def of_host(cls) -> Hierarchies:
+        """Read the mounts of this process's namespace."""
+        controllers: dict[str, Path] = {}
+        unified = None
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as file:
+            for line in file:
+                fields, _, tail = line.partition(" - ")
+                kind, _, options = tail.strip().split(" ", 2)
+                point = Path(fields.split(" ")[4])
+                if kind == "cgroup2":
+                    unified = unified or point
+                elif kind == "cgroup":
+                    for option in options.split(","):
+                        controllers.setdefault(option.removeprefix("name="), point)
+        return cls({k: v for k, v in controllers.items() if k not in ("rw", "ro")}, unified)
+
+    @cached_property
+    def layout(self) -> Layout:
+        """v2 if no controller is on a v1 hierarchy; hybrid if both kinds are mounted."""
+        real = [name for name in self.controllers if name != "systemd"]
+        if not real:
+            return "v2"
+        return "hybrid" if self.unified else "v1"
+
+    def directories(self, group: str) -> list[Path]:
+        """Every directory that a group has: one on v2, one a hierarchy otherwise."""
+        name = group.strip("/")
+        roots = list(dict.fromkeys(self.controllers.values()))
+        if self.unified is not None:
+            roots.append(self.unified)
+        return [root / name for root in roots]
+
+    def directory(self, group: str, controller: str) -> Path | None:
+        """Where a controller's files of a group lie, or None if this host lacks the controller."""
+        root = self.unified if self.layout == "v2" else self.controllers.get(controller)
+        return root / group.strip("/") if root else None
+
+    def processes(self, group: str) -> list[int]:
+        """The processes in a group and in the groups below it."""
+        found: set[int] = set()
+        for directory in self.directories(group):
+            for path, _, files in os.walk(directory):
+                if "cgroup.procs" in files:
+                    with suppress(OSError):
+                        found.update(int(n) for n in Path(path, "cgroup.procs").read_text().split())
+        return sorted(found)
+
+    def remove(self, group: str, *, timeout_s: float = 1.0) -> None:
+        """Remove an empty group with those below it; one that is not there is no error.
+
+        The kernel answers EBUSY for a moment after the last process has gone, so this tries for up to *timeout_s*.
+        Raises OSError if processes remain.
+        """
+        deadline = time.monotonic() + timeout_s
+        for directory in self.directories(group):
+            for path, _, _ in os.walk(directory, topdown=False):
+                _remove_directory(path, deadline)
+
+
+def _remove_directory(path: str, deadline: float) -> None:
+    while True:
+        try:
+            os.rmdir(path)
+        except FileNotFoundError:
+            return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return

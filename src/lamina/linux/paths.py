@@ -1,0 +1,88 @@
+"""Paths that somebody else wrote, resolved inside a root without a way out (openat2(2), RESOLVE_IN_ROOT).
+
+A path inside a container is hostile: any of its parts may be a link to the host, and may become one between check and use. The
+kernel resolves it here as chroot would, atomically.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lamina.linux import libc
+
+_SYS_OPENAT2 = 437
+_RESOLVE_IN_ROOT = 0x10
+_RESOLVE_NO_MAGICLINKS = 0x02
+_RETRIES = 128
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
+
+
+def open_in_root(root: Path | str | int, path: str, flags: int, mode: int = 0) -> int:
+    """Open *path* as if *root* (a path or a directory descriptor) were ``/``; links and ``..`` stay inside.
+
+    The descriptor is close-on-exec. Raises OSError as open(2) does.
+    """
+    if isinstance(root, int):
+        return _openat2(root, path, flags, mode)
+    with directory(root) as root_fd:
+        return _openat2(root_fd, path, flags, mode)
+
+
+def read_in_root(root: Path | str | int, path: str, *, limit: int) -> bytes:
+    """The first *limit* bytes of a regular file inside *root*. Raises OSError; EINVAL for a device or FIFO."""
+    fd = open_in_root(root, path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    with open(fd, "rb") as file:
+        if not os.path.isfile(f"/proc/self/fd/{fd}"):
+            raise OSError(22, "not a regular file", path)
+        return file.read(limit)
+
+
+def make_directories_in_root(root: Path | str | int, path: str, mode: int = 0o755) -> int:
+    """Create *path* with its parents inside *root* and return an O_PATH descriptor of it. Existing parts are kept as they are."""
+    if not isinstance(root, int):
+        with directory(root) as root_fd:
+            return make_directories_in_root(root_fd, path, mode)
+    done = ""
+    for part in (p for p in path.split("/") if p not in ("", ".")):
+        done = f"{done}/{part}"
+        try:
+            os.close(_openat2(root, done, os.O_PATH | os.O_DIRECTORY, 0))
+        except FileNotFoundError:
+            parent = _openat2(root, os.path.dirname(done), os.O_PATH | os.O_DIRECTORY, 0)
+            try:
+                os.mkdir(part, mode, dir_fd=parent)
+            except FileExistsError:
+                pass  # made by somebody else meanwhile; a dangling link is told by the open below
+            finally:
+                os.close(parent)
+    return _openat2(root, done or "/", os.O_PATH | os.O_DIRECTORY, 0)
+
+
+@contextmanager
+def directory(path: Path | str) -> Iterator[int]:
+    """A descriptor of a directory for the length of a ``with`` block."""
+    fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _openat2(root_fd: int, path: str, flags: int, mode: int) -> int:
+    how = _OpenHow(flags | os.O_CLOEXEC, mode, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
+    for _ in range(_RETRIES):
+        try:
+            return libc.syscall(
+                _SYS_OPENAT2, root_fd, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how), paths=(path,)
+            )
+        except BlockingIOError:
+            # EAGAIN: a rename somewhere made a ".." unsafe to judge; the manual says to try again
+            continue
+    raise BlockingIOError(11, "path keeps changing", path)
