@@ -1,0 +1,67 @@
+"""Platforms: operating system, architecture and variant (OCI image-spec, image-index.md, "platform")."""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+from lamina.errors import InvalidArgument
+
+_ARCHITECTURES = {
+    "x86_64": "amd64",
+    "x86-64": "amd64",
+    "aarch64": "arm64",
+    "armv7l": "arm",
+    "armhf": "arm",
+    "i386": "386",
+    "i686": "386",
+    "ppc64el": "ppc64le",
+}
+_DEFAULT_VARIANTS = {"arm64": "v8", "arm": "v7"}
+
+
+class InvalidPlatform(InvalidArgument):
+    """A text names no platform."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(f"invalid platform {text[:80]!r}: expected os/architecture[/variant], for example linux/amd64")
+
+
+class Platform(NamedTuple):
+    """``linux/arm64/v8``."""
+
+    os: str
+    architecture: str
+    variant: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Platform:
+        """Read ``os/arch[/variant]`` or a lone architecture or ``linux``. Raises InvalidPlatform."""
+        parts = text.lower().split("/")
+        if (
+            not all(p and p.replace("_", "").replace("-", "").replace(".", "").isalnum() for p in parts)
+            or len(parts) > 3
+        ):
+            raise InvalidPlatform(text)
+        if len(parts) == 1:
+            host = cls.of_host()
+            return cls(parts[0], host.architecture) if parts[0] == "linux" else cls("linux", _architecture(parts[0]))
+        return cls(parts[0], _architecture(parts[1]), parts[2] if len(parts) == 3 else None)
+
+    @classmethod
+    def of_host(cls) -> Platform:
+        """The platform that this machine runs natively."""
+        return cls("linux", _architecture(os.uname().machine))
+
+    def matches(self, wanted: Platform) -> bool:
+        """Whether something of this platform serves where *wanted* was asked for."""
+        variant = self.variant or _DEFAULT_VARIANTS.get(self.architecture)
+        wanted_variant = wanted.variant or _DEFAULT_VARIANTS.get(wanted.architecture)
+        return (self.os, self.architecture, variant) == (wanted.os, wanted.architecture, wanted_variant)
+
+    def __str__(self) -> str:
+        return "/".join(p for p in self if p)
+
+
+def _architecture(name: str) -> str:
+    return _ARCHITECTURES.get(name.lower(), name.lower())
