@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from lamina.oci.descriptor import InvalidDocument, decode_digest
+from lamina.oci.descriptor import InvalidDocument, decode_digest, encode_json
 from lamina.oci.digest import ChainID, DiffID, Digest, ImageID, chain_id
 from lamina.oci.platform import Platform
 
@@ -98,7 +98,7 @@ class ImageConfig:
 
     @classmethod
     def _build(cls, document: Mapping[str, Any]) -> ImageConfig:
-        return cls.parse(msgspec.json.encode(document))
+        return cls.parse(encode_json(document))
 
     @cached_property
     def image_id(self) -> ImageID:

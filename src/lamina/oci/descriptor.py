@@ -69,6 +69,18 @@ def layer_compression(media_type: str) -> Compression:
         raise UnsupportedMediaType(media_type) from None
 
 
+def encode_json(value: object) -> bytes:
+    """The JSON of documents and values of this package; the same value gives the same bytes."""
+    return msgspec.json.encode(value, enc_hook=_encode_digest)
+
+
+def _encode_digest(value: object) -> object:
+    """msgspec hook: it does not take a subclass of str for a str by itself."""
+    if isinstance(value, str):
+        return str(value)
+    raise NotImplementedError(f"no encoder for {type(value)}")
+
+
 def decode_digest(kind: type, value: object) -> object:
     """msgspec hook: read Digest fields. A ValueError makes msgspec name the field."""
     if kind is Digest and isinstance(value, str):

@@ -19,6 +19,7 @@ from lamina.oci.descriptor import (
     InvalidDocument,
     UnsupportedMediaType,
     decode_digest,
+    encode_json,
 )
 from lamina.oci.digest import Digest
 
@@ -59,7 +60,7 @@ class Manifest:
     @classmethod
     def build(cls, config: Descriptor, layers: tuple[Descriptor, ...], media_type: str = OCI_MANIFEST) -> Manifest:
         """Write a manifest; the same parts give the same bytes."""
-        data = msgspec.json.encode({"schemaVersion": 2, "mediaType": media_type, "config": config, "layers": layers})
+        data = encode_json({"schemaVersion": 2, "mediaType": media_type, "config": config, "layers": layers})
         return cls(data, media_type, config, layers)
 
     @property
@@ -88,7 +89,7 @@ class Index:
     @classmethod
     def build(cls, manifests: tuple[Descriptor, ...]) -> Index:
         """Write an OCI index."""
-        data = msgspec.json.encode({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests})
+        data = encode_json({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests})
         return cls(data, OCI_INDEX, manifests)
 
 

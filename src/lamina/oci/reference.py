@@ -31,15 +31,13 @@ class InvalidReference(InvalidArgument):
     """A text cannot name an image."""
 
     def __init__(self, text: str, reason: str) -> None:
-        super().__init__(
-            reason if text == "" else f"invalid reference format: {reason}" if reason else "invalid reference format"
-        )
+        super().__init__(reason or "invalid reference format")
         self.text = text
         self.reason = reason
 
 
 class Reference(NamedTuple):
-    """A repository with a tag, a digest, both or neither. ``str()`` is the full form, ``familiar`` the short one that docker prints."""
+    """A repository with a tag, a digest, both or neither. ``str()`` is the full form, ``familiar`` docker's short one."""
 
     domain: str
     path: str
@@ -130,8 +128,12 @@ def _split_domain(name: str) -> tuple[str, str]:
 
 def _check_name(text: str, domain: str, path: str) -> None:
     if path != path.lower():
-        raise InvalidReference(text, f"repository name ({path.removeprefix(_OFFICIAL)}) must be lowercase")
+        raise InvalidReference(
+            text, f"invalid reference format: repository name ({path.removeprefix(_OFFICIAL)}) must be lowercase"
+        )
     if not _DOMAIN.fullmatch(domain) or not _PATH.fullmatch(path):
         raise InvalidReference(text, "")
     if len(path) > _MAXIMUM_NAME:
-        raise InvalidReference(text, f"repository name must not be more than {_MAXIMUM_NAME} characters")
+        raise InvalidReference(
+            text, f"invalid reference format: repository name must not be more than {_MAXIMUM_NAME} characters"
+        )
