@@ -21,9 +21,16 @@ table from kind to status. An exception that is no LaminaError is a bug of ours.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 
 class LaminaError(Exception):
     """Any failure that lamina foresees. ``str(error)`` is a complete message: *what failed: on what: why*."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # leaves have constructors of their own, so pickle (worker processes send errors back) must not call them with args
+        return _restore, (type(self), self.args, self.__dict__)
 
     @property
     def message(self) -> str:
@@ -34,6 +41,13 @@ class LaminaError(Exception):
     def hint(self) -> str | None:
         """What the user can do about it, where that is known."""
         return None
+
+
+def _restore(kind: type[LaminaError], args: tuple[Any, ...], state: Mapping[str, Any]) -> LaminaError:
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(state)
+    return error
 
 
 class InvalidArgument(LaminaError):

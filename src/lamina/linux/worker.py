@@ -1,0 +1,86 @@
+"""Heavy Python work in a process of its own, so that the event loop's process keeps its interpreter to itself.
+
+A worker is a fresh interpreter that runs one function and ends: about 50 ms for jobs that take seconds, nothing kept in memory
+between them, and cancelling a job is killing a process. Function, arguments, result and error travel by pickle over pipes that only
+the two processes hold.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from typing import ParamSpec, TypeVar
+
+from lamina.errors import LaminaError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_BOOT = "from lamina.linux.worker import serve; serve()"
+
+
+class WorkerDied(LaminaError):
+    """A worker process ended without an answer: it was killed, or the interpreter crashed."""
+
+    def __init__(self, function: str, returncode: int, stderr: str) -> None:
+        super().__init__(f"worker for {function} ended with {returncode}: {stderr.strip()[-2000:]}")
+        self.function = function
+        self.returncode = returncode
+
+
+async def run_in_worker(function: Callable[P, T], pass_fds: Sequence[int], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run a module-level *function* in a new process and return its result; *pass_fds* keep their numbers there.
+
+    Raises what the function raised, or WorkerDied. When the caller is cancelled the process is killed.
+    """
+    name = f"{function.__module__}.{function.__qualname__}"
+    request = pickle.dumps((function.__module__, function.__qualname__, args, kwargs))
+    process = await asyncio.to_thread(
+        subprocess.Popen,
+        [sys.executable, "-I", "-c", _BOOT],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        pass_fds=tuple(pass_fds),
+    )
+    try:
+        stdout, stderr = await asyncio.to_thread(process.communicate, request)
+    except asyncio.CancelledError:
+        process.kill()
+        raise
+    if process.returncode != 0 or not stdout:
+        raise WorkerDied(name, process.returncode, stderr.decode(errors="replace"))
+    succeeded, outcome = pickle.loads(stdout)  # noqa: S301 - written by our own child
+    if succeeded:
+        result: T = outcome
+        return result
+    raise outcome
+
+
+def serve() -> None:
+    """The worker's side: one request from standard input, one answer to what was standard output."""
+    answer = os.dup(1)
+    os.dup2(2, 1)  # a stray print must not spoil the answer
+    module, qualified_name, args, kwargs = pickle.load(sys.stdin.buffer)  # noqa: S301 - written by our parent
+    try:
+        function = importlib.import_module(module)
+        for part in qualified_name.split("."):
+            function = getattr(function, part)
+        outcome = (True, function(*args, **kwargs))  # type: ignore[operator]
+    except Exception as error:
+        outcome = (False, _picklable(error))
+    with open(answer, "wb") as file:
+        pickle.dump(outcome, file)
+
+
+def _picklable(error: Exception) -> Exception:
+    try:
+        pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error

@@ -1,0 +1,120 @@
+"""One SQLite database in WAL mode, written and read by one thread.
+
+A thing exists when its row does: a package writes bytes first and commits the row last. ``synchronous=FULL`` makes a commit that
+returned survive a power failure. Each package brings its own tables as a ``Schema``; nothing here knows what they mean.
+
+All access goes through one thread of its own, so that no caller blocks the event loop and there is never a second writer to wait for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from lamina.errors import DataLoss
+
+T = TypeVar("T")
+
+
+class DatabaseDamaged(DataLoss):
+    """The database file cannot be read."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"cannot open the state database: {path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Schema:
+    """A package's tables: its name and the statements that lead from nothing to today's form, in order.
+
+    A statement that was released is never changed; a new form is a further statement.
+    """
+
+    package: str
+    migrations: Sequence[str]
+
+
+class Database:
+    """A state database; open it with ``Database.open``."""
+
+    def __init__(self, connection: sqlite3.Connection, executor: ThreadPoolExecutor) -> None:
+        self._connection = connection
+        self._executor = executor
+
+    @classmethod
+    async def open(cls, path: Path, schemas: Sequence[Schema]) -> Database:
+        """Open or create the database and bring every schema to its newest form. Raises DatabaseDamaged."""
+        executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="state")
+        loop = asyncio.get_running_loop()
+        try:
+            connection = await loop.run_in_executor(executor, _connect, path, schemas)
+        except sqlite3.DatabaseError as error:
+            executor.shutdown(wait=False)
+            raise DatabaseDamaged(path, str(error)) from error
+        return cls(connection, executor)
+
+    async def write(self, change: Callable[[sqlite3.Connection], T]) -> T:
+        """Run *change* in a transaction; it is durable when this returns. If it raises, nothing of it remains.
+
+        A caller that is cancelled meanwhile cannot stop the transaction: it is done wholly or not at all.
+        """
+        return await self._in_thread(lambda: _in_transaction(self._connection, change))
+
+    async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        """Run *query* against the last committed state."""
+        return await self._in_thread(lambda: query(self._connection))
+
+    async def close(self) -> None:
+        """Fold the write-ahead log into the file and close it."""
+        await self._in_thread(self._connection.close)
+        self._executor.shutdown(wait=False)
+
+    async def _in_thread(self, function: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, function)
+
+
+def _connect(path: Path, schemas: Sequence[Schema]) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    try:
+        connection.row_factory = sqlite3.Row
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA cache_size = -1024")
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS schema_version (package TEXT PRIMARY KEY, version INTEGER NOT NULL) STRICT"
+        )
+        for schema in schemas:
+            _in_transaction(connection, lambda c, schema=schema: _migrate(c, schema))  # type: ignore[misc]
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _migrate(connection: sqlite3.Connection, schema: Schema) -> None:
+    row = connection.execute("SELECT version FROM schema_version WHERE package = ?", (schema.package,)).fetchone()
+    done: int = row["version"] if row else 0
+    if done > len(schema.migrations):
+        raise sqlite3.DatabaseError(f"the {schema.package} tables were written by a newer version")
+    for statement in schema.migrations[done:]:
+        connection.execute(statement)
+    connection.execute("INSERT OR REPLACE INTO schema_version VALUES (?, ?)", (schema.package, len(schema.migrations)))
+
+
+def _in_transaction(connection: sqlite3.Connection, change: Callable[[sqlite3.Connection], T]) -> T:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        result = change(connection)
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+    return result
