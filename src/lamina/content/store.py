@@ -17,6 +17,7 @@ import asyncio
 import hashlib
 import os
 import secrets
+import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -72,9 +73,8 @@ class ContentStore:
     def open(self) -> None:
         """Make the layout where it is missing and remove what a crash left unfinished."""
         self._blobs.mkdir(parents=True, exist_ok=True)
-        self._ingest.mkdir(exist_ok=True)
-        for leftover in self._ingest.iterdir():
-            leftover.unlink()
+        shutil.rmtree(self._ingest, ignore_errors=True)
+        self._ingest.mkdir()
         if not (self.root / "oci-layout").exists():
             write_atomically(self.root / "oci-layout", _LAYOUT, 0o644)
         if not (self.root / "index.json").exists():

@@ -1,0 +1,148 @@
+"""Image archives taken apart: one pass over the outer tar, each layer inside it streamed straight into the store's files.
+
+Runs in a worker process. Both forms of archive are read: docker's (manifest.json, with layers as ``ID/layer.tar`` or blobs) and the
+OCI image layout. Which entries are layers is known only from a JSON that may come last, so every entry that is no JSON is taken as
+one; an entry that turns out to be no tar is remembered with its reason, and counts only if a manifest names it.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import posixpath
+import tarfile
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from lamina.layer.compression import open_decompressed
+from lamina.layer.ingest import IngestedLayer, Limits, ingest
+
+from lamina.errors import LaminaError
+from lamina.image.errors import InvalidArchive
+
+_MAXIMUM_DOCUMENT = 8 << 20
+_MAXIMUM_ENTRIES = 10_000
+_COPY_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class StagedLayer:
+    """A layer whose files lie under temporary names."""
+
+    layer: IngestedLayer
+    tar: Path
+    tree: Path
+    blob: Path
+
+
+@dataclass
+class Unpacked:
+    """What an archive held, by normalized entry name; ``links`` are names that stand for other entries."""
+
+    documents: dict[str, bytes] = field(default_factory=dict)
+    layers: dict[str, StagedLayer] = field(default_factory=dict)
+    rejected: dict[str, str] = field(default_factory=dict)
+    links: dict[str, str] = field(default_factory=dict)
+
+    def resolve(self, name: str) -> str:
+        """The entry that a name means, through links. Raises InvalidArchive for a loop."""
+        name = posixpath.normpath(name)
+        for _ in range(16):
+            if name not in self.links:
+                return name
+            name = self.links[name]
+        raise InvalidArchive("its links form a loop", [name])
+
+
+def unpack(source_fd: int, staging: Path, limits: Limits) -> Unpacked:
+    """Read an archive (plain or compressed) from a descriptor to its end; layer files go below *staging*.
+
+    Blocking. Raises InvalidArchive if the outer tar is damaged; files that were staged by then are the caller's to remove.
+    """
+    result = Unpacked()
+    with open_decompressed(source_fd) as stream:
+        try:
+            with tarfile.open(fileobj=stream, mode="r|") as archive:
+                for count, member in enumerate(archive):
+                    if count >= _MAXIMUM_ENTRIES:
+                        raise InvalidArchive(f"it has more than {_MAXIMUM_ENTRIES} entries")
+                    _take(archive, member, result, staging / f"{count}", limits)
+        except (tarfile.TarError, EOFError, ValueError) as error:
+            raise InvalidArchive(str(error)) from error
+        while stream.read(_COPY_BYTES):
+            pass  # padding behind the end mark: the sender must be able to finish
+    return result
+
+
+def _take(archive: tarfile.TarFile, member: tarfile.TarInfo, result: Unpacked, stem: Path, limits: Limits) -> None:
+    name = posixpath.normpath(member.name)
+    if member.issym():
+        result.links[name] = posixpath.normpath(posixpath.join(posixpath.dirname(name), member.linkname))
+    elif member.islnk():
+        result.links[name] = posixpath.normpath(member.linkname)
+    elif member.isfile():
+        stream = archive.extractfile(member)
+        assert stream is not None
+        head = stream.read(1)
+        if member.size <= _MAXIMUM_DOCUMENT and (head in (b"{", b"[") or member.size < 512):
+            result.documents[name] = head + stream.read()
+        else:
+            _take_layer(name, _Prefixed(head, stream), result, stem, limits)
+
+
+def _take_layer(name: str, stream: _Prefixed, result: Unpacked, stem: Path, limits: Limits) -> None:
+    tar, tree, blob = (stem.with_suffix(suffix) for suffix in (".tar", ".tree", ".blob"))
+
+    def store(fd: int) -> IngestedLayer:
+        return ingest(fd, tar_path=tar, tree_path=tree, blob_path=blob, limits=limits)
+
+    try:
+        layer = _through_pipe(stream, store)
+    except LaminaError as error:
+        result.rejected[name] = str(error)
+    else:
+        result.layers[name] = StagedLayer(layer, tar, tree, blob)
+
+
+class _Prefixed(io.RawIOBase):
+    """A stream with the bytes put back that were read to look at it."""
+
+    def __init__(self, head: bytes, rest: IO[bytes]) -> None:
+        self._head = head
+        self._rest = rest
+
+    def read(self, size: int = -1) -> bytes:
+        head, self._head = self._head, b""
+        return head + self._rest.read(size)
+
+
+def _through_pipe(stream: _Prefixed, consume: Callable[[int], IngestedLayer]) -> IngestedLayer:
+    """Give *consume* a descriptor that yields the stream; what it leaves unread is read and dropped."""
+    read_fd, write_fd = os.pipe()
+    failure: list[BaseException] = []
+
+    def pump() -> None:
+        try:
+            with open(write_fd, "wb", buffering=0) as sink:
+                while chunk := stream.read(_COPY_BYTES):
+                    view = memoryview(chunk)
+                    while view:
+                        view = view[sink.write(view) or 0 :]
+        except BrokenPipeError:
+            while stream.read(_COPY_BYTES):
+                pass
+        except BaseException as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=pump, name="archive-entry")
+    thread.start()
+    try:
+        return consume(read_fd)
+    finally:
+        os.close(read_fd)
+        thread.join()
+        if failure:
+            raise failure[0]

@@ -1,0 +1,53 @@
+"""Bytes become a layer: one pass through decompression, both digests, the tar on disk and the scan of its headers.
+
+The bytes flow from a descriptor through a worker process into the content store; nothing of a layer is ever held in memory. A layer
+exists when its tar bears its digest's name; what goes wrong before that leaves nothing.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lamina.layer.ingest import IngestedLayer, Limits, ingest
+
+from lamina.content import ContentStore
+from lamina.content.store import Lease
+from lamina.linux.worker import run_in_worker
+from lamina.oci.digest import DiffID
+from lamina.snapshot import LayerTrees
+
+
+class LayerIntake:
+    """Where layers come in, whatever they come from."""
+
+    def __init__(self, content: ContentStore, trees: LayerTrees, limits: Limits) -> None:
+        self.content = content
+        self.trees = trees
+        self.limits = limits
+
+    async def from_fd(self, source_fd: int, lease: Lease, *, keep_compressed: bool = False) -> IngestedLayer:
+        """Store the layer that *source_fd* (a pipe, socket or file) holds, plain or compressed.
+
+        With *keep_compressed* the compressed blob is kept as it came, so that its digest survives.
+        Raises InvalidLayer and DecompressionLimit's kinds for what may not be a layer.
+        """
+        tar, tree = self.content.temporary_path(), self.trees.temporary_path()
+        blob = self.content.temporary_path() if keep_compressed else None
+        try:
+            layer = await run_in_worker(
+                ingest, (source_fd,), source_fd, tar_path=tar, tree_path=tree, blob_path=blob, limits=self.limits
+            )
+            self.adopt(layer, lease, tar, tree, blob)
+        finally:
+            for path in (tar, tree, blob):
+                if path is not None:
+                    path.unlink(missing_ok=True)
+        return layer
+
+    def adopt(self, layer: IngestedLayer, lease: Lease, tar: Path, tree: Path, blob: Path | None = None) -> None:
+        """Give a layer's finished files their names: the tree first, as it is worthless without the tar."""
+        lease.add(layer.diff_id, layer.blob_digest)
+        self.trees.adopt(tree, DiffID(layer.diff_id))
+        self.content.adopt(tar, layer.diff_id)
+        if blob is not None and blob.exists():
+            self.content.adopt(blob, layer.blob_digest)

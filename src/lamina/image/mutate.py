@@ -1,0 +1,47 @@
+"""An image from an image: a layer appended, the JSON changed, one history entry written. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from lamina.oci.config import History, ImageConfig
+from lamina.oci.descriptor import OCI_CONFIG, OCI_LAYER, Descriptor
+from lamina.oci.digest import DiffID
+from lamina.oci.manifest import Manifest
+
+
+def append(
+    base: ImageConfig,
+    entry: History,
+    *,
+    layer: DiffID | None = None,
+    run: Mapping[str, Any] | None = None,
+    author: str | None = None,
+) -> ImageConfig:
+    """The image that one instruction makes of *base*: *layer* on top if it changed files, *run* as its ``config`` object."""
+    diff_ids = [*base.diff_ids, layer] if layer else list(base.diff_ids)
+    return base.derive(
+        run=base.run_document if run is None else run,
+        history=[*base.history, entry],
+        diff_ids=diff_ids,
+        created=entry.created or timestamp(),
+        author=author,
+    )
+
+
+def plain_manifest(config: ImageConfig, layer_sizes: Sequence[int]) -> Manifest:
+    """A manifest whose layers are the uncompressed tars, so that each blob's digest is the layer's diff ID."""
+    layers = tuple(
+        Descriptor(media_type=OCI_LAYER, digest=diff_id, size=size)
+        for diff_id, size in zip(config.diff_ids, layer_sizes, strict=True)
+    )
+    pointer = Descriptor(media_type=OCI_CONFIG, digest=config.image_id, size=len(config.data))
+    return Manifest.build(pointer, layers)
+
+
+def timestamp(now: datetime | None = None) -> str:
+    """RFC 3339 in UTC with nanosecond digits, as image configs have it."""
+    moment = now or datetime.now(UTC)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%f") + "000Z"

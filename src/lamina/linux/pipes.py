@@ -1,0 +1,114 @@
+"""Pipes between the event loop and a process or thread that reads and writes descriptors."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from typing import TypeVar
+
+T = TypeVar("T")
+
+_PIPE_BYTES = 1 << 20
+
+
+async def feed(chunks: AsyncIterable[bytes], consume: Callable[[int], Awaitable[T]]) -> T:
+    """Run *consume* with the reading end of a pipe into which *chunks* are written, and return its result.
+
+    If the source of the chunks fails, the consumer is cancelled and the source's error raised; a consumer that stops reading early
+    decides the outcome alone.
+    """
+    read_fd, write_fd = _pipe()
+    os.set_blocking(write_fd, False)
+    consumer = asyncio.ensure_future(consume(read_fd))
+    try:
+        try:
+            await _write_all(chunks, write_fd, consumer)
+        except BaseException:
+            consumer.cancel()
+            with suppress(asyncio.CancelledError, Exception):
+                await consumer
+            raise
+        finally:
+            os.close(write_fd)
+        return await consumer
+    finally:
+        os.close(read_fd)
+
+
+async def drain(produce: Callable[[int], Awaitable[object]]) -> AsyncIterator[bytes]:
+    """Yield what *produce* writes into a pipe whose writing end it is given; its error is raised after the last byte."""
+    read_fd, write_fd = _pipe()
+    os.set_blocking(read_fd, False)
+
+    async def run() -> None:
+        try:
+            await produce(write_fd)
+        finally:
+            os.close(write_fd)
+
+    producer = asyncio.ensure_future(run())
+    try:
+        while chunk := await _read(read_fd):
+            yield chunk
+        await producer
+    finally:
+        producer.cancel()
+        with suppress(asyncio.CancelledError, Exception):
+            await producer
+        os.close(read_fd)
+
+
+def _pipe() -> tuple[int, int]:
+    read_fd, write_fd = os.pipe()
+    with suppress(OSError):  # an unprivileged limit on pipe sizes costs speed only
+        fcntl.fcntl(write_fd, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+    return read_fd, write_fd
+
+
+async def _write_all(chunks: AsyncIterable[bytes], fd: int, consumer: asyncio.Future[T]) -> None:
+    async for chunk in chunks:
+        view = memoryview(chunk)
+        while view:
+            try:
+                view = view[os.write(fd, view) :]
+            except BlockingIOError:
+                await _writable(fd, consumer)
+            except BrokenPipeError:
+                return
+            if consumer.done():
+                return
+
+
+async def _writable(fd: int, consumer: asyncio.Future[T]) -> None:
+    """Wait until the pipe has room or its reader has ended (we hold its reading end too, so it would not break by itself)."""
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+
+    def wake(*_: object) -> None:
+        if not ready.done():
+            ready.set_result(None)
+
+    loop.add_writer(fd, wake)
+    consumer.add_done_callback(wake)
+    try:
+        await ready
+    finally:
+        loop.remove_writer(fd)
+        consumer.remove_done_callback(wake)
+
+
+async def _read(fd: int) -> bytes:
+    loop = asyncio.get_running_loop()
+    while True:
+        try:
+            return os.read(fd, _PIPE_BYTES)
+        except BlockingIOError:
+            ready: asyncio.Future[None] = loop.create_future()
+            loop.add_reader(fd, lambda ready=ready: ready.done() or ready.set_result(None))  # type: ignore[misc]
+            try:
+                await ready
+            finally:
+                loop.remove_reader(fd)

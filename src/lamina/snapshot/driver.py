@@ -1,0 +1,30 @@
+"""What a lower driver does; ``erofs`` and ``directory`` are the two that exist."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from lamina.oci.digest import DiffID
+
+
+class LowerDriver(Protocol):
+    """Makes stacks of stored layers readable as file trees."""
+
+    name: str
+    """What ``info`` calls it."""
+
+    async def lower(self, diff_ids: Sequence[DiffID]) -> tuple[int, ...]:
+        """Directory descriptors that, stacked by overlayfs in this order (topmost first), show the layers *diff_ids*.
+
+        The driver keeps the descriptors and hands out the same ones again; they stay valid until ``forget`` or ``close``. Mounts
+        made over them outlive both.
+
+        Raises BlobNotFound if a layer's tar is gone and OSError if the kernel refuses the mount.
+        """
+
+    async def forget(self, diff_ids: Sequence[DiffID]) -> None:
+        """Let go of what was derived for this stack, on disk too. Unknown stacks are no error."""
+
+    def close(self) -> None:
+        """Let go of all descriptors; what lies on disk stays."""
