@@ -1,0 +1,83 @@
+"""What can go wrong with containers, in docker's words."""
+
+from __future__ import annotations
+
+from lamina.errors import Conflict, InvalidArgument, NotFound, NotModified, Unsupported
+
+
+class ContainerNotFound(NotFound):
+    """No container has this name or ID."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"No such container: {name}")
+        self.name = name
+
+
+class AmbiguousContainerID(InvalidArgument):
+    """Several containers' IDs begin like this."""
+
+    def __init__(self, prefix: str) -> None:
+        super().__init__(f"multiple IDs found with provided prefix: {prefix}")
+        self.prefix = prefix
+
+
+class InvalidContainerName(InvalidArgument):
+    """A name has characters that no container may have."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
+        self.name = name
+
+
+class NameInUse(Conflict):
+    """Another container has the name."""
+
+    def __init__(self, name: str, owner: str) -> None:
+        super().__init__(
+            f'Conflict. The container name "/{name}" is already in use by container "{owner}". '
+            "You have to remove (or rename) that container to be able to reuse that name."
+        )
+        self.name = name
+        self.owner = owner
+
+
+class ContainerNotRunning(Conflict):
+    """The container has no process."""
+
+    def __init__(self, container_id: str) -> None:
+        super().__init__(f"container {container_id} is not running")
+        self.container_id = container_id
+
+
+class ContainerRunning(Conflict):
+    """A running container cannot be removed without force."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f'cannot remove container "/{name}": container is running: stop the container before removing or force remove'
+        )
+        self.name = name
+
+
+class ContainerBeingRemoved(Conflict):
+    """The container is on its way out."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"removal of container {name} is already in progress")
+        self.name = name
+
+
+class AlreadyStarted(NotModified):
+    """The container runs already."""
+
+
+class AlreadyStopped(NotModified):
+    """The container has stopped already."""
+
+
+class UnsupportedOption(Unsupported):
+    """An option that lamina knows and cannot honour yet; it is never ignored in silence."""
+
+    def __init__(self, option: str, reason: str = "lamina does not support it yet") -> None:
+        super().__init__(f"{option}: {reason}")
+        self.option = option

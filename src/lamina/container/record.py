@@ -1,0 +1,106 @@
+"""What lamina keeps of a container: the request as it was completed, and how it has fared.
+
+A record is a value; a change makes a new one, and the new one counts when its row is committed.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from lamina.container.config import ContainerConfig, EndpointRequest, HostConfig, docker_name
+
+Status = Literal["created", "running", "paused", "restarting", "removing", "exited", "dead"]
+
+NEVER = "0001-01-01T00:00:00Z"
+"""How docker writes a time that has not come."""
+
+
+class State(msgspec.Struct, frozen=True, kw_only=True):
+    """A container's state. Times are RFC 3339; ``started_ticks`` tells the process from a later one with the same pid."""
+
+    status: Status = "created"
+    pid: int = 0
+    exit_code: int = 0
+    error: str = ""
+    oom_killed: bool = False
+    started_at: str = NEVER
+    finished_at: str = NEVER
+    stopped_by_user: bool = False
+
+    @property
+    def has_process(self) -> bool:
+        """Whether there is a process, frozen or not."""
+        return self.status in ("running", "paused")
+
+
+class MountPoint(msgspec.Struct, frozen=True, rename=docker_name, kw_only=True):
+    """A file system in a container that is not its root: docker's MountPoint, as ``inspect`` shows it."""
+
+    type: str
+    name: str = ""
+    source: str = ""
+    destination: str
+    driver: str = ""
+    mode: str = ""
+    rw: bool = msgspec.field(name="RW", default=True)
+    propagation: str = ""
+
+
+class NetworkEndpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """A running container's place in a network; the addresses are empty for networks without any."""
+
+    network: str
+    network_id: str = ""
+    endpoint_id: str = ""
+    ip: str = ""
+    prefix_len: int = 0
+    gateway: str = ""
+    mac: str = ""
+    interface: str = ""
+    sandbox: str = ""
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """One container. ``path`` and ``args`` are the command after the image's part was added."""
+
+    id: str
+    name: str
+    created: str
+    created_ns: int
+    image_id: str
+    image_name: str
+    path: str
+    args: list[str]
+    config: ContainerConfig
+    host_config: HostConfig
+    mounts: list[MountPoint]
+    networks: dict[str, EndpointRequest | None]
+    diff_ids: list[str]
+    state: State = State()
+    endpoint: NetworkEndpoint | None = None
+    restart_count: int = 0
+    anonymous_volumes: list[str] = []
+
+    @property
+    def short_id(self) -> str:
+        """The first twelve digits."""
+        return self.id[:12]
+
+    def with_state(self, **changes: Any) -> Record:
+        """A record whose state differs in *changes*."""
+        return msgspec.structs.replace(self, state=msgspec.structs.replace(self.state, **changes))
+
+
+def encode(record: Record) -> bytes:
+    """The form in which a record is stored."""
+    return msgspec.json.encode(record)
+
+
+_decoder = msgspec.json.Decoder(Record)
+
+
+def decode(data: bytes) -> Record:
+    """Read a stored record."""
+    return _decoder.decode(data)

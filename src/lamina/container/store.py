@@ -1,0 +1,117 @@
+"""All containers: by ID, by name, by the beginning of an ID.
+
+Records are kept in memory, as ``ps`` asks for all of them; a change is committed to the database before it shows here. A name is
+reserved in memory first, so that of many clients who want it at once one gets it.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Iterator
+
+from lamina.container.errors import AmbiguousContainerID, ContainerNotFound, InvalidContainerName, NameInUse
+from lamina.container.record import Record, decode, encode
+from lamina.state import Database, Schema
+
+SCHEMA = Schema(
+    "container",
+    (
+        """CREATE TABLE container (
+            id TEXT PRIMARY KEY,
+            name TEXT NOT NULL UNIQUE,
+            record BLOB NOT NULL
+        ) STRICT""",
+    ),
+)
+
+_NAME = re.compile(r"/?[a-zA-Z0-9][a-zA-Z0-9_.-]+")
+
+
+class ContainerStore:
+    """The containers of one state root."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._records: dict[str, Record] = {}
+        self._names: dict[str, str] = {}
+
+    async def open(self) -> None:
+        """Read all rows."""
+        for row in await self._database.read(lambda c: c.execute("SELECT record FROM container").fetchall()):
+            record = decode(row["record"])
+            self._records[record.id] = record
+            self._names[record.name] = record.id
+
+    def __iter__(self) -> Iterator[Record]:
+        return iter(list(self._records.values()))
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __contains__(self, container_id: str) -> bool:
+        return container_id in self._records
+
+    def get(self, container_id: str) -> Record:
+        """The container with exactly this ID. Raises ContainerNotFound."""
+        try:
+            return self._records[container_id]
+        except KeyError:
+            raise ContainerNotFound(container_id) from None
+
+    def find(self, name: str) -> Record:
+        """The container that a user means: an ID, a name, or the beginning of one ID, in this order.
+
+        Raises ContainerNotFound or AmbiguousContainerID.
+        """
+        if name in self._records:
+            return self._records[name]
+        owner = self._names.get(name.removeprefix("/"))
+        if owner in self._records:
+            return self._records[owner]
+        matches = [i for i in self._records if i.startswith(name)] if name else []
+        if not matches:
+            raise ContainerNotFound(name)
+        if len(matches) > 1:
+            raise AmbiguousContainerID(name)
+        return self._records[matches[0]]
+
+    def has_name(self, name: str) -> bool:
+        """Whether a container has or is about to have this name."""
+        return name in self._names
+
+    def reserve_name(self, name: str, container_id: str) -> str:
+        """Take a name for a container that is being created, and return it without docker's leading slash.
+
+        Raises InvalidContainerName or NameInUse.
+        """
+        if not _NAME.fullmatch(name):
+            raise InvalidContainerName(name)
+        name = name.removeprefix("/")
+        owner = self._names.setdefault(name, container_id)
+        if owner != container_id:
+            raise NameInUse(name, owner)
+        return name
+
+    def release_name(self, name: str) -> None:
+        """Give back a reserved name whose container did not come to be."""
+        self._names.pop(name, None)
+
+    async def put(self, record: Record) -> Record:
+        """Commit a new or changed record, whose name is reserved, and return it."""
+        data = encode(record)
+
+        def write(connection: sqlite3.Connection) -> None:
+            connection.execute("INSERT OR REPLACE INTO container VALUES (?, ?, ?)", (record.id, record.name, data))
+
+        await self._database.write(write)
+        self._records[record.id] = record
+        self._names[record.name] = record.id
+        return record
+
+    async def remove(self, container_id: str) -> None:
+        """Commit that a container is no more; its name is free again."""
+        record = self.get(container_id)
+        await self._database.write(lambda c: c.execute("DELETE FROM container WHERE id = ?", (container_id,)))
+        self._records.pop(container_id, None)
+        self._names.pop(record.name, None)

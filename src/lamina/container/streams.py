@@ -1,0 +1,193 @@
+"""What goes into a container's process and what comes out of it, for any number of attached clients.
+
+A client may attach before the process exists (docker's command line does). Its subscription then waits; when the process is created
+the console is connected, before it runs, so that nothing it says is lost. Output is given to every subscriber in order; one that
+reads slowly slows the process down, as a pipe would, and one that has gone is forgotten.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from typing import Protocol
+
+_QUEUE_ITEMS = 64
+DEFAULT_DETACH_KEYS = "ctrl-p,ctrl-q"
+
+
+class Attachment(Protocol):
+    """A connection to a process's standard streams (``lamina.runtime`` has the one that exists)."""
+
+    def __aiter__(self) -> AsyncIterator[tuple[int, bytes]]:
+        """Pairs of stream (1 stdout, 2 stderr) and bytes, until the process has ended and all was read."""
+
+    async def write(self, data: bytes) -> None:
+        """Send to standard input."""
+
+    async def close_stdin(self) -> None:
+        """End standard input."""
+
+    async def close(self) -> None:
+        """Let go."""
+
+
+class Subscription:
+    """One client's share of the output: an iterator of (stream, bytes) that ends with the process."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._queue: asyncio.Queue[tuple[int, bytes] | None] = asyncio.Queue(_QUEUE_ITEMS)
+        self._gone = asyncio.Event()
+
+    async def __aiter__(self) -> AsyncIterator[tuple[int, bytes]]:
+        while (item := await self._queue.get()) is not None:
+            yield item
+
+    async def deliver(self, item: tuple[int, bytes] | None) -> None:
+        """Put one item, waiting while the client is behind; at once if it has gone."""
+        with suppress(asyncio.QueueFull):
+            self._queue.put_nowait(item)
+            return
+        put = asyncio.ensure_future(self._queue.put(item))
+        gone = asyncio.ensure_future(self._gone.wait())
+        await asyncio.wait((put, gone), return_when=asyncio.FIRST_COMPLETED)
+        put.cancel()
+        gone.cancel()
+
+    def close(self) -> None:
+        """The client has gone."""
+        self._gone.set()
+        self._console.forget(self)
+
+
+class Console:
+    """The streams of one container over all its runs."""
+
+    def __init__(self) -> None:
+        self._subscriptions: list[Subscription] = []
+        self._attachment: Attachment | None = None
+        self._reader: asyncio.Task[None] | None = None
+        self._connected = asyncio.Event()
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether a process's streams are held."""
+        return self._attachment is not None
+
+    @property
+    def has_subscribers(self) -> bool:
+        """Whether somebody waits for output."""
+        return bool(self._subscriptions)
+
+    def subscribe(self) -> Subscription:
+        """Take part in the output from now on."""
+        subscription = Subscription(self)
+        self._subscriptions.append(subscription)
+        return subscription
+
+    def forget(self, subscription: Subscription) -> None:
+        """Stop giving output to a subscription."""
+        with suppress(ValueError):
+            self._subscriptions.remove(subscription)
+
+    def connect(self, attachment: Attachment) -> None:
+        """Carry a process's streams until it ends."""
+        self._attachment = attachment
+        self._reader = asyncio.ensure_future(self._carry(attachment))
+        self._connected.set()
+
+    async def write(self, data: bytes) -> None:
+        """Send to the process's standard input, waiting for a process if there is none yet; dropped if it has ended."""
+        await self._connected.wait()
+        if self._attachment is not None:
+            with suppress(OSError):
+                await self._attachment.write(data)
+
+    async def close_stdin(self) -> None:
+        """End the process's standard input, waiting for a process if there is none yet."""
+        await self._connected.wait()
+        if self._attachment is not None:
+            with suppress(OSError):
+                await self._attachment.close_stdin()
+
+    async def finished(self) -> None:
+        """Return when all output of the process that has ended was given to every subscriber."""
+        if self._reader is not None:
+            await self._reader
+
+    def end_subscriptions(self) -> None:
+        """End every subscription: no process will come, as the container failed to start or is removed."""
+        for subscription in list(self._subscriptions):
+            asyncio.ensure_future(subscription.deliver(None))  # noqa: RUF006 - ends by itself
+        self._subscriptions.clear()
+
+    async def _carry(self, attachment: Attachment) -> None:
+        try:
+            async for item in attachment:
+                for subscription in list(self._subscriptions):
+                    await subscription.deliver(item)
+        finally:
+            self._attachment = None
+            self._connected.clear()
+            for subscription in list(self._subscriptions):
+                await subscription.deliver(None)
+            self._subscriptions.clear()
+            await attachment.close()
+
+
+class DetachKeys:
+    """Finds the key sequence that detaches a terminal, in input that may arrive in any pieces."""
+
+    def __init__(self, keys: str | None) -> None:
+        self._sequence = parse_detach_keys(keys or DEFAULT_DETACH_KEYS)
+        self._matched = 0
+
+    def feed(self, data: bytes) -> tuple[bytes, bool]:
+        """What of the input is for the process, and whether the whole sequence was typed."""
+        passed = bytearray()
+        for position in range(len(data)):
+            byte = data[position]
+            if byte == self._sequence[self._matched]:
+                self._matched += 1
+                if self._matched == len(self._sequence):
+                    self._matched = 0
+                    return bytes(passed), True
+                continue
+            passed += self._sequence[: self._matched]
+            self._matched = 1 if byte == self._sequence[0] else 0
+            if not self._matched:
+                passed.append(byte)
+        return bytes(passed), False
+
+
+def parse_detach_keys(text: str) -> bytes:
+    """``ctrl-p,ctrl-q`` or ``a,b`` as the bytes that a terminal sends. Raises ValueError."""
+    result = bytearray()
+    for key in text.split(","):
+        if len(key) == 1:
+            result += key.encode()
+        elif key == "DEL":
+            result.append(127)
+        elif key.startswith("ctrl-") and len(key) == 6 and key[5].lower() in "@abcdefghijklmnopqrstuvwxyz[\\]^_":
+            result.append(ord(key[5].upper()) & 0x1F)
+        else:
+            raise ValueError(f"Unknown character: '{key}'")
+    return bytes(result)
+
+
+async def pump_input(
+    read: Callable[[], Awaitable[bytes]], console: Console, *, keys: DetachKeys | None, close_at_end: bool
+) -> bool:
+    """Carry a client's input to the process until it ends; True if the client typed the detach keys."""
+    while data := await read():
+        detached = False
+        if keys is not None:
+            data, detached = keys.feed(data)
+        if data:
+            await console.write(data)
+        if detached:
+            return True
+    if close_at_end:
+        await console.close_stdin()
+    return False
