@@ -51,6 +51,14 @@ MOUNT_ATTR_NODEV = 4
 MOUNT_ATTR_NOEXEC = 8
 
 
+_OVERLAY_OPTIONS = (
+    ("xino", "on"),  # one device number for all lowers, so that du -x and find -xdev see one file system
+    ("redirect_dir", "nofollow"),  # a renamed directory is copied: a layer has no words for a redirect
+    ("metacopy", "off"),  # nor for a file that is only attributes
+    ("index", "off"),
+)
+
+
 class FilesystemContext:
     """A file system being configured (fsopen(2)); ``mount()`` turns it into a detached mount.
 
@@ -186,14 +194,12 @@ def _unescape(text: str) -> str:
 
 
 def overlay(lowers: Iterable[int], upper: str, work: str) -> int:
-    """Return a detached overlay mount: *lowers* are directory descriptors, the topmost first; *upper* and *work* are paths.
-
-    ``xino=on`` gives files of all lowers one device number, so that ``du -x`` and ``find -xdev`` see one file system.
-    """
+    """Return a detached overlay mount: *lowers* are directory descriptors, the topmost first; *upper* and *work* are paths."""
     with FilesystemContext("overlay") as context:
         for lower in lowers:
             context.set_fd("lowerdir+", lower)
         context.set_string("upperdir", upper)
         context.set_string("workdir", work)
-        context.set_string("xino", "on")
+        for option, value in _OVERLAY_OPTIONS:
+            context.set_string(option, value)
         return context.mount()

@@ -12,9 +12,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from lamina.layer.extract import extract_layer
-
 from lamina.content import BlobNotFound, ContentStore
+from lamina.layer.extract import extract_layer
 from lamina.linux.files import sync_directory, temporary_name
 from lamina.linux.worker import run_in_worker
 from lamina.oci.digest import ChainID, DiffID, chain_id
@@ -74,10 +73,7 @@ class DirectoryLowers:
         tar = self._content.path(diff_ids[-1])
         if not tar.exists():
             raise BlobNotFound(diff_ids[-1])
-        for n in range(1, len(diff_ids)):
-            await self._layer(diff_ids[:n])
-        chains = [chain_id(diff_ids[:n]) for n in range(len(diff_ids) - 1, 0, -1)]
-        below = [self._path(c) for c in chains if c is not None]
+        below = [self._content.path(d) for d in diff_ids[:-1]]
         temporary = temporary_name(path)
         temporary.mkdir(mode=0o755)
         try:

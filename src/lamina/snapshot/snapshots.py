@@ -10,6 +10,7 @@ import asyncio
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +19,7 @@ from lamina.linux import mount
 from lamina.oci.digest import DiffID
 from lamina.snapshot.driver import LowerDriver
 
+_FRESH_MODE = 0o755
 _TRASH = ".trash-"
 
 
@@ -57,7 +59,7 @@ class Snapshots:
         base.mkdir(mode=0o700)
         for name in ("upper", "work"):
             (base / name).mkdir()
-            (base / name).chmod(0o755)
+            (base / name).chmod(_FRESH_MODE)
 
     async def mount(self, snapshot_id: str, diff_ids: Sequence[DiffID]) -> Path:
         """Mount the snapshot over the layers *diff_ids* and return its root; one that is mounted stays as it is.
@@ -95,6 +97,8 @@ class Snapshots:
             return target
         base = self._root / snapshot_id
         (base / "work").mkdir(exist_ok=True)
+        if lowers:
+            _show_root_of(lowers[0], base / "upper")
         empty = os.open(self._empty, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) if not lowers else None
         try:
             fd = mount.overlay(lowers or (empty or 0,), str(base / "upper"), str(base / "work"))
@@ -121,3 +125,17 @@ class Snapshots:
         except FileNotFoundError:
             return
         shutil.rmtree(trash, ignore_errors=True)
+
+
+def _show_root_of(lower_fd: int, upper: Path) -> None:
+    """Give a fresh upper the attributes of the image's root, which it would hide otherwise."""
+    status = os.stat(f"/proc/self/fd/{lower_fd}")
+    fresh = os.stat(upper)
+    if (
+        not any(upper.iterdir())
+        and (fresh.st_uid, fresh.st_gid) == (0, 0)
+        and stat.S_IMODE(fresh.st_mode) == _FRESH_MODE
+    ):
+        os.chown(upper, status.st_uid, status.st_gid)
+        upper.chmod(stat.S_IMODE(status.st_mode))
+        os.utime(upper, ns=(status.st_mtime_ns, status.st_mtime_ns))

@@ -1,0 +1,119 @@
+"""Diff: what was written to a read-write layer, as a layer's tar.
+
+Overlayfs' upper directory holds exactly that: new and changed files, directories on the way to them, 0:0 devices for what was deleted
+and a mark on directories that were replaced. Only the spelling differs from the image format's.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+from lamina.layer.ingest import IngestedLayer
+from lamina.layer.tarwriter import TarWriter, reader_of
+from lamina.layer.tree import Node
+
+_OVERLAY_XATTR = "trusted.overlay."
+_OPAQUE_XATTR = "trusted.overlay.opaque"
+
+
+def write_diff(
+    upper: Path,
+    tar_path: Path,
+    tree_path: Path,
+    *,
+    clamp_ns: int | None = None,
+    exclude: frozenset[bytes] = frozenset(),
+) -> IngestedLayer | None:
+    """Write the layer that *upper* amounts to; None, and no file, if nothing was written there.
+
+    *exclude* are paths without a leading slash that belong to the run and not to the image, such as the mount points of
+    ``/etc/hosts``. Blocking. Raises OSError, or SourceChanged if a file shrinks meanwhile.
+    """
+    writer = TarWriter(tar_path, clamp_ns=clamp_ns)
+    try:
+        _add_directory(writer, os.fsencode(upper), b"", {}, exclude)
+        if writer.is_empty:
+            writer.discard()
+            tar_path.unlink()
+            return None
+        return writer.finish(tree_path)
+    except BaseException:
+        writer.discard()
+        tar_path.unlink(missing_ok=True)
+        tree_path.unlink(missing_ok=True)
+        raise
+
+
+def node_of(path: bytes, status: os.stat_result) -> Node:
+    """A file of this machine as a tree's node, with its extended attributes but for overlayfs' own."""
+    node = Node(status.st_mode, status.st_uid, status.st_gid, status.st_mtime_ns)
+    if stat.S_ISREG(status.st_mode):
+        node.size = status.st_size
+    elif stat.S_ISLNK(status.st_mode):
+        node.target = os.readlink(path)
+    elif stat.S_ISDIR(status.st_mode):
+        node.children = {}
+    elif stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
+        node.rdev = os.major(status.st_rdev) << 20 | os.minor(status.st_rdev)
+    node.xattrs = _xattrs(path)
+    return node
+
+
+def _add_directory(
+    writer: TarWriter, upper: bytes, directory: bytes, links: dict[int, bytes], exclude: frozenset[bytes]
+) -> None:
+    here = upper + b"/" + directory if directory else upper
+    for name in sorted(os.listdir(here)):
+        path = directory + b"/" + name if directory else name
+        if path in exclude:
+            continue
+        full = here + b"/" + name
+        status = os.lstat(full)
+        if stat.S_ISCHR(status.st_mode) and status.st_rdev == 0:
+            writer.add_whiteout(directory, name)
+        elif stat.S_ISDIR(status.st_mode):
+            writer.add(path, node_of(full, status))
+            if _is_opaque(full):
+                writer.add_opaque(path)
+            _add_directory(writer, upper, path, links, exclude)
+        elif not stat.S_ISSOCK(status.st_mode):
+            _add_file(writer, full, path, status, links)
+
+
+def _add_file(writer: TarWriter, full: bytes, path: bytes, status: os.stat_result, links: dict[int, bytes]) -> None:
+    node = node_of(full, status)
+    if status.st_nlink > 1:
+        first = links.setdefault(status.st_ino, path)
+        if first != path:
+            writer.add_hard_link(path, node, first)
+            return
+    if not stat.S_ISREG(status.st_mode):
+        writer.add(path, node)
+        return
+    fd = os.open(full, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        writer.add(path, node, reader_of(fd))
+    finally:
+        os.close(fd)
+
+
+def _is_opaque(path: bytes) -> bool:
+    try:
+        return os.getxattr(path, _OPAQUE_XATTR, follow_symlinks=False) == b"y"
+    except OSError as error:
+        if error.errno in (errno.ENODATA, errno.ENOTSUP):
+            return False
+        raise
+
+
+def _xattrs(path: bytes) -> dict[bytes, bytes] | None:
+    try:
+        names = [n for n in os.listxattr(path, follow_symlinks=False) if not n.startswith(_OVERLAY_XATTR)]
+    except OSError as error:
+        if error.errno == errno.ENOTSUP:
+            return None
+        raise
+    return {os.fsencode(n): os.getxattr(path, n, follow_symlinks=False) for n in names} or None

@@ -1,0 +1,175 @@
+"""Ingest: a layer's bytes, in whatever form they come, become a tar on disk, its tree and its digests, in one pass.
+
+Reading and decompressing, hashing, writing and scanning are stages of a pipeline, each a thread that hands blocks to the next.
+Their work is done in C with the interpreter's lock released, so that two cores are kept busy; queues are short, so that memory stays
+bounded however large the layer is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import queue
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from lamina.layer.compression import READ_BYTES, Format, Peeked, decompressor
+from lamina.layer.scan import Limits, Scanner
+from lamina.layer.tree import save
+from lamina.oci.digest import Digest
+
+__all__ = ["IngestedLayer", "Limits", "hash_file", "ingest"]
+
+_QUEUE_BLOCKS = 8
+
+
+@dataclass(frozen=True)
+class IngestedLayer:
+    """A layer that came in. For a plain tar the blob is the tar: same digest, same size, and no blob file is written."""
+
+    diff_id: Digest
+    tar_size: int
+    entry_count: int
+    blob_digest: Digest
+    blob_size: int
+    compression: Format
+
+
+def ingest(
+    source_fd: int,
+    *,
+    tar_path: Path,
+    tree_path: Path,
+    blob_path: Path | None = None,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
+) -> IngestedLayer:
+    """Read a layer from a descriptor to its end; write its tar, its tree and, with *blob_path*, the compressed bytes as they came.
+
+    The tar and the blob are synced to disk. Blocking. Raises InvalidLayer or OSError; no file is left behind then.
+    """
+    try:
+        return _ingest(source_fd, tar_path, tree_path, blob_path, limits)
+    except BaseException:
+        for path in (tar_path, tree_path, blob_path):
+            if path is not None:
+                with suppress(FileNotFoundError):
+                    path.unlink()
+        raise
+
+
+def hash_file(path: Path) -> Digest:
+    """The sha256 digest of a file."""
+    with open(path, "rb", buffering=0) as file:
+        return Digest("sha256:" + hashlib.file_digest(file, "sha256").hexdigest())
+
+
+def _ingest(source_fd: int, tar_path: Path, tree_path: Path, blob_path: Path | None, limits: Limits) -> IngestedLayer:
+    source = Peeked(lambda size: os.read(source_fd, size))
+    compressed = source.format != "none"
+    blob = Sink(blob_path if compressed else None)
+    tar = Sink(tar_path)
+    scanner = Scanner(limits)
+    with _Stage(blob.take) as blob_stage, _Stage(tar.hash) as hash_stage, _Stage(tar.write) as write_stage:
+
+        def read(size: int) -> bytes:
+            data = source.read(size)
+            if compressed:
+                blob_stage.put(data)
+            return data
+
+        plain = decompressor(source.format, read)
+        while data := plain(READ_BYTES):
+            hash_stage.put(data)
+            write_stage.put(data)
+            scanner.feed(data)
+        while compressed and read(READ_BYTES):
+            pass  # what follows the compressed stream is part of the blob
+    tree = scanner.finish()
+    save(tree, tree_path)
+    tar.finish()
+    blob.finish()
+    diff_id = tar.digest
+    blob_digest, blob_size = (blob.digest, blob.size) if compressed else (diff_id, tar.size)
+    return IngestedLayer(diff_id, tar.size, scanner.entries, blob_digest, blob_size, source.format)
+
+
+class Sink:
+    """A file being written and the hash of what goes into it; without a path only the hash."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._sha256 = hashlib.sha256()
+        self.size = 0
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        self._fd: int | None = os.open(path, flags, 0o600) if path is not None else None
+
+    def hash(self, data: bytes) -> None:
+        """Count bytes into the digest."""
+        self._sha256.update(data)
+
+    def write(self, data: bytes) -> None:
+        """Append bytes to the file."""
+        self.size += len(data)
+        if self._fd is None:
+            return
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._fd, view) :]
+
+    def take(self, data: bytes) -> None:
+        """Both."""
+        self.hash(data)
+        self.write(data)
+
+    def finish(self) -> None:
+        """Sync and close the file."""
+        if self._fd is not None:
+            os.fsync(self._fd)
+        self.discard()
+
+    def discard(self) -> None:
+        """Close the file as it is; closing it again is no error."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+    @property
+    def digest(self) -> Digest:
+        """Of all bytes so far."""
+        return Digest("sha256:" + self._sha256.hexdigest())
+
+
+class _Stage:
+    """A thread that takes blocks in order; its failure is raised by the next ``put`` or at the end of the ``with`` block."""
+
+    def __init__(self, take: Callable[[bytes], None]) -> None:
+        self._take = take
+        self._queue: queue.Queue[bytes] = queue.Queue(_QUEUE_BLOCKS)
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> _Stage:
+        self._thread.start()
+        return self
+
+    def put(self, data: bytes) -> None:
+        if self._failure is not None:
+            raise self._failure
+        if data:
+            self._queue.put(data)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        self._queue.put(b"")
+        self._thread.join()
+        if error is None and self._failure is not None:
+            raise self._failure
+
+    def _run(self) -> None:
+        while data := self._queue.get():
+            if self._failure is None:
+                try:
+                    self._take(data)
+                except BaseException as error:
+                    self._failure = error
