@@ -49,7 +49,7 @@ async def read_logs(path: Path, query: LogQuery, next_change: Callable[[], Await
     A container that never ran has no file, and no lines.
     """
     try:
-        file = open(path, "rb")  # noqa: SIM115 - closed by the with below
+        file = open(path, "rb")  # noqa: SIM115, ASYNC230 - closed by the with below; a local file
     except FileNotFoundError:
         return
     with file:

@@ -17,11 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from lamina.layer.compression import open_decompressed
-from lamina.layer.ingest import IngestedLayer, Limits, ingest
-
 from lamina.errors import LaminaError
 from lamina.image.errors import InvalidArchive
+from lamina.layer.compression import open_decompressed
+from lamina.layer.ingest import IngestedLayer, Limits, ingest
 
 _MAXIMUM_DOCUMENT = 8 << 20
 _MAXIMUM_ENTRIES = 10_000

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lamina.layer.ingest import IngestedLayer, Limits, ingest
-
 from lamina.content import ContentStore
 from lamina.content.store import Lease
+from lamina.layer.ingest import IngestedLayer, Limits, ingest
 from lamina.linux.worker import run_in_worker
 from lamina.oci.digest import DiffID
 from lamina.snapshot import LayerTrees

@@ -13,11 +13,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from lamina.content import BlobNotFound, ContentStore
 from lamina.layer.erofs import write_image
 from lamina.layer.merge import merge
 from lamina.layer.tree import StaleTree, load
-
-from lamina.content import BlobNotFound, ContentStore
 from lamina.linux.files import temporary_name
 from lamina.linux.mount import FilesystemContext
 from lamina.linux.worker import run_in_worker

@@ -7,12 +7,11 @@ import os
 import tempfile
 from pathlib import Path
 
+from lamina.content import ContentStore
+from lamina.errors import Unsupported
 from lamina.layer.erofs import write_image
 from lamina.layer.merge import merge
 from lamina.layer.tree import LayerTree
-
-from lamina.content import ContentStore
-from lamina.errors import Unsupported
 from lamina.snapshot.directory import DirectoryLowers
 from lamina.snapshot.driver import LowerDriver
 from lamina.snapshot.erofs import ErofsLowers, mount_index

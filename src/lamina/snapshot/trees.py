@@ -8,10 +8,9 @@ from __future__ import annotations
 import secrets
 from pathlib import Path
 
+from lamina.content import BlobNotFound, ContentStore
 from lamina.layer.scan import scan_tar_file
 from lamina.layer.tree import save
-
-from lamina.content import BlobNotFound, ContentStore
 from lamina.linux.worker import run_in_worker
 from lamina.oci.digest import DiffID
 

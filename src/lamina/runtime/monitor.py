@@ -1,0 +1,244 @@
+"""conmon: a small process per container that owns its streams, its log and its exit code, so that none of them is the daemon's.
+
+The daemon starts conmon, which starts the runtime, tells over a pipe whether the container was created, and stays behind as a process of
+its own. Whoever runs the daemon later finds the container again by the files below its bundle::
+
+    conmon.pid, pidfile            conmon's and the container's first process
+    attach                         a socket: what the process says, and its input
+    ctl                            a FIFO: terminal sizes
+    exit/<id>                      the exit code, written when all output was read
+    oom                            there if the kernel killed the container for want of memory
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from lamina.linux import processes
+from lamina.runtime.oci_runtime import OciRuntime
+from lamina.runtime.probe import Tool
+
+_PACKET_BYTES = 64 << 10
+_STDIN_BYTES = 8 << 10
+_SIGKILLED = 137
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How conmon is to run a container. ``log_path`` None keeps no log."""
+
+    container_id: str
+    bundle: Path
+    command: str
+    log_path: Path | None
+    terminal: bool = False
+    stdin: bool = False
+    leave_stdin_open: bool = False
+
+
+@dataclass(frozen=True)
+class ExitStatus:
+    """How a container ended. ``known`` is false if conmon was killed before it could tell."""
+
+    code: int
+    oom_killed: bool
+    finished_ns: int
+    known: bool = True
+
+
+class Monitor:
+    """Starts conmon and finds what it left."""
+
+    def __init__(self, tool: Tool, runtime: OciRuntime) -> None:
+        self._tool = tool
+        self._runtime = runtime
+
+    async def create(self, launch: Launch) -> int:
+        """Create the container (its process waits to be started) and return the process's pid in the host's namespace.
+
+        Raises ContainerStartError's kinds; nothing of the container is left then.
+        """
+        (launch.bundle / "exit").mkdir(exist_ok=True)
+        read_fd, write_fd = os.pipe()
+        try:
+            await asyncio.to_thread(self._spawn, launch, write_fd)
+            os.close(write_fd)
+            write_fd = -1
+            report = await _read_line(read_fd)
+        finally:
+            os.close(read_fd)
+            if write_fd >= 0:
+                os.close(write_fd)
+        pid, message = _parse_report(report)
+        if pid <= 0:
+            error = self._runtime.failure(launch.bundle, message, launch.command)
+            await self._runtime.delete(launch.bundle, launch.container_id)
+            raise error
+        return pid
+
+    def _spawn(self, launch: Launch, sync_fd: int) -> None:
+        """Start conmon. Its first process ends at once; the one that stays is in a session of its own."""
+        environment = {"PATH": os.environ.get("PATH", os.defpath), "_OCI_SYNCPIPE": str(sync_fd)}
+        subprocess.run(
+            self._arguments(launch),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+            pass_fds=(sync_fd,),
+            cwd=launch.bundle,
+            check=False,
+        )
+
+    def _arguments(self, launch: Launch) -> list[str]:
+        bundle = launch.bundle
+        log = f"k8s-file:{launch.log_path}" if launch.log_path is not None else "none"
+        argv = [
+            self._tool.path,
+            "--cid",
+            launch.container_id,
+            "--cuuid",
+            launch.container_id,
+            "--name",
+            launch.container_id,
+        ]
+        argv += ["--runtime", self._runtime.tool.path, "--bundle", str(bundle), "--persist-dir", str(bundle)]
+        argv += ["--conmon-pidfile", str(bundle / "conmon.pid"), "--container-pidfile", str(bundle / "pidfile")]
+        argv += ["--exit-dir", str(bundle / "exit"), "--full-attach", "--log-path", log, "--log-level", "error"]
+        for argument in self._runtime.arguments(bundle):
+            argv.append(f"--runtime-arg={argument}")
+        argv += ["--terminal"] if launch.terminal else []
+        argv += ["--stdin"] if launch.stdin else []
+        argv += ["--leave-stdin-open"] if launch.leave_stdin_open else []
+        return argv
+
+    async def wait_exit(self, bundle: Path, container_id: str) -> ExitStatus:
+        """Return when the container has ended and all it said was logged; at once if that was so before."""
+        pid = _read_pid(bundle / "conmon.pid")
+        pidfd = processes.open_process(pid) if pid is not None and _is_conmon(pid, container_id) else None
+        if pidfd is not None:
+            try:
+                await processes.wait_pidfd(pidfd)
+            finally:
+                os.close(pidfd)
+        return self.exit_status(bundle, container_id)
+
+    @staticmethod
+    def exit_status(bundle: Path, container_id: str) -> ExitStatus:
+        """What conmon left when it ended."""
+        path = bundle / "exit" / container_id
+        oom_killed = (bundle / "oom").exists()
+        try:
+            return ExitStatus(int(path.read_text() or _SIGKILLED), oom_killed, path.stat().st_mtime_ns)
+        except (FileNotFoundError, ValueError):
+            return ExitStatus(_SIGKILLED, oom_killed, 0, known=False)
+
+    @staticmethod
+    def resize(bundle: Path, height: int, width: int) -> None:
+        """Tell the container's terminal its size. Raises OSError if it has none or has ended."""
+        fd = os.open(bundle / "ctl", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            os.write(fd, b"1 %d %d\n" % (height, width))
+        finally:
+            os.close(fd)
+
+
+class ConmonAttachment:
+    """A connection to a container's streams: an iterator of (1 stdout or 2 stderr, bytes), and its input."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+
+    @classmethod
+    async def connect(cls, bundle: Path) -> ConmonAttachment:
+        """Attach to a created or running container. Raises OSError if it has ended.
+
+        The socket is named through a directory descriptor: a socket's path may have 107 bytes, a bundle's may be longer.
+        """
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        connection.setblocking(False)
+        directory = os.open(bundle, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            await asyncio.get_running_loop().sock_connect(connection, f"/proc/self/fd/{directory}/attach")
+        except BaseException:
+            connection.close()
+            raise
+        finally:
+            os.close(directory)
+        return cls(connection)
+
+    async def __aiter__(self) -> AsyncIterator[tuple[int, bytes]]:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                packet = await loop.sock_recv(self._socket, _PACKET_BYTES)
+            except ConnectionResetError:
+                return
+            if not packet:
+                return
+            yield packet[0], packet[1:]
+
+    async def write(self, data: bytes) -> None:
+        """Send input; waits while the process does not read. Raises OSError if it has ended."""
+        loop = asyncio.get_running_loop()
+        for start in range(0, len(data), _STDIN_BYTES):
+            await loop.sock_sendall(self._socket, data[start : start + _STDIN_BYTES])
+
+    async def close_stdin(self) -> None:
+        """End the input."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
+
+    async def close(self) -> None:
+        """Let go; the container goes on."""
+        self._socket.close()
+
+
+async def _read_line(fd: int) -> bytes:
+    os.set_blocking(fd, False)
+    loop = asyncio.get_running_loop()
+    data = b""
+    while not data.endswith(b"\n"):
+        ready: asyncio.Future[None] = loop.create_future()
+        loop.add_reader(fd, lambda ready=ready: ready.done() or ready.set_result(None))  # type: ignore[misc]
+        try:
+            await ready
+        finally:
+            loop.remove_reader(fd)
+        chunk = os.read(fd, _PACKET_BYTES)
+        if not chunk:
+            break
+        data += chunk
+    return data
+
+
+def _parse_report(report: bytes) -> tuple[int, str]:
+    """conmon's word on the creation: ``{"pid": N}``, or ``{"pid": -1, "message": "…"}``."""
+    try:
+        fields = json.loads(report)
+        return int(fields["pid"]), str(fields.get("message", ""))
+    except (ValueError, KeyError, TypeError):
+        return -1, report.decode(errors="replace") or "conmon ended without a report"
+
+
+def _read_pid(path: Path) -> int | None:
+    try:
+        return int(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _is_conmon(pid: int, container_id: str) -> bool:
+    """Whether a pid from a file is still the conmon of this container and not a later process that got its number."""
+    try:
+        return container_id.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return False

@@ -1,0 +1,103 @@
+"""Driving crun or runc by their command line (OCI runtime-spec, runtime.md; the flags that both share)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from lamina.errors import ContainerStartError
+from lamina.linux import processes
+from lamina.runtime.probe import Tool
+from lamina.runtime.start_errors import last_message, start_error
+
+_READ_BYTES = 64 << 10
+
+
+class OciRuntime:
+    """An OCI runtime and the directory where it keeps its state."""
+
+    def __init__(self, tool: Tool, root: Path) -> None:
+        self.tool = tool
+        self.root = root
+
+    def arguments(self, bundle: Path) -> list[str]:
+        """Global flags; errors go to a file of the bundle, since a container's own output may be on stderr."""
+        return ["--root", str(self.root), "--log", str(bundle / "runtime.log"), "--log-format", "json"]
+
+    async def start(self, bundle: Path, container_id: str, command: str) -> None:
+        """Let the process of a created container run. Raises ContainerStartError's kinds."""
+        argv = [self.tool.path, *self.arguments(bundle), "start", container_id]
+        done = await processes.run(argv)
+        if done.returncode != 0:
+            raise self.failure(bundle, done.stderr.decode(errors="replace"), command)
+
+    async def delete(self, bundle: Path, container_id: str) -> None:
+        """Kill what is left of a container and remove the runtime's state and control groups; gone already is no error."""
+        argv = [self.tool.path, *self.arguments(bundle), "delete", "--force", container_id]
+        await processes.run(argv)
+
+    async def run_to_completion(
+        self, bundle: Path, container_id: str, command: str, on_output: Callable[[int, bytes], None]
+    ) -> int:
+        """Run a container as a child of this process and return its exit code; *on_output* gets (1 or 2, bytes).
+
+        For build steps, which are to end with the daemon. When the caller is cancelled, the container is killed and removed.
+        Raises ContainerStartError's kinds if the process could not be started.
+        """
+        argv = [self.tool.path, *self.arguments(bundle), "run", "--bundle", str(bundle), container_id]
+        process = await asyncio.to_thread(
+            subprocess.Popen, argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        assert process.stdout is not None
+        assert process.stderr is not None
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(_carry(process.stdout.fileno(), 1, on_output))
+                group.create_task(_carry(process.stderr.fileno(), 2, on_output))
+            code = await asyncio.to_thread(process.wait)
+        except BaseException:
+            process.kill()
+            await asyncio.shield(self.delete(bundle, container_id))
+            await asyncio.shield(asyncio.to_thread(process.wait))
+            raise
+        finally:
+            process.stdout.close()
+            process.stderr.close()
+        message = _logged_error(bundle) if code != 0 else None
+        if message is not None:
+            await self.delete(bundle, container_id)
+            raise start_error(message, command)
+        return code if code >= 0 else 128 - code
+
+    def failure(self, bundle: Path, stderr: str, command: str) -> ContainerStartError:
+        """The error that a failed call of the runtime left behind."""
+        return start_error(_logged_error(bundle) or stderr, command)
+
+
+def _logged_error(bundle: Path) -> str | None:
+    try:
+        return last_message((bundle / "runtime.log").read_text(encoding="utf-8", errors="replace"))
+    except FileNotFoundError:
+        return None
+
+
+async def _carry(fd: int, stream: int, on_output: Callable[[int, bytes], None]) -> None:
+    os.set_blocking(fd, False)
+    loop = asyncio.get_running_loop()
+    readable = asyncio.Event()
+    loop.add_reader(fd, readable.set)
+    try:
+        while True:
+            await readable.wait()
+            readable.clear()
+            with contextlib.suppress(BlockingIOError):
+                data = os.read(fd, _READ_BYTES)
+                if not data:
+                    return
+                on_output(stream, data)
+    finally:
+        loop.remove_reader(fd)
