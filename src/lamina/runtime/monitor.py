@@ -1,12 +1,12 @@
 """conmon: a small process per container that owns its streams, its log and its exit code, so that none of them is the daemon's.
 
-The daemon starts conmon, which starts the runtime, tells over a pipe whether the container was created, and stays behind as a process of
-its own. Whoever runs the daemon later finds the container again by the files below its bundle::
+The daemon starts conmon, which starts the runtime, tells over a pipe whether the container was created, and stays behind as a process
+of its own. Whoever runs the daemon later finds the container again by the files below its bundle::
 
     conmon.pid, pidfile            conmon's and the container's first process
     attach                         a socket: what the process says, and its input
     ctl                            a FIFO: terminal sizes
-    exit/<id>                      the exit code, written when all output was read
+    exit                           the exit code, written when all output was read
     oom                            there if the kernel killed the container for want of memory
 """
 
@@ -29,6 +29,8 @@ from lamina.runtime.probe import Tool
 _PACKET_BYTES = 64 << 10
 _STDIN_BYTES = 8 << 10
 _SIGKILLED = 137
+_FIRST_STREAM = 1
+"""conmon counts its pipes: 1 is stdin, 2 stdout, 3 stderr."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,6 @@ class Monitor:
 
         Raises ContainerStartError's kinds; nothing of the container is left then.
         """
-        (launch.bundle / "exit").mkdir(exist_ok=True)
         read_fd, write_fd = os.pipe()
         try:
             await asyncio.to_thread(self._spawn, launch, write_fd)
@@ -112,7 +113,7 @@ class Monitor:
         ]
         argv += ["--runtime", self._runtime.tool.path, "--bundle", str(bundle), "--persist-dir", str(bundle)]
         argv += ["--conmon-pidfile", str(bundle / "conmon.pid"), "--container-pidfile", str(bundle / "pidfile")]
-        argv += ["--exit-dir", str(bundle / "exit"), "--full-attach", "--log-path", log, "--log-level", "error"]
+        argv += ["--full-attach", "--log-path", log, "--log-level", "error"]
         for argument in self._runtime.arguments(bundle):
             argv.append(f"--runtime-arg={argument}")
         argv += ["--terminal"] if launch.terminal else []
@@ -129,12 +130,12 @@ class Monitor:
                 await processes.wait_pidfd(pidfd)
             finally:
                 os.close(pidfd)
-        return self.exit_status(bundle, container_id)
+        return self.exit_status(bundle)
 
     @staticmethod
-    def exit_status(bundle: Path, container_id: str) -> ExitStatus:
+    def exit_status(bundle: Path) -> ExitStatus:
         """What conmon left when it ended."""
-        path = bundle / "exit" / container_id
+        path = bundle / "exit"
         oom_killed = (bundle / "oom").exists()
         try:
             return ExitStatus(int(path.read_text() or _SIGKILLED), oom_killed, path.stat().st_mtime_ns)
@@ -184,7 +185,7 @@ class ConmonAttachment:
                 return
             if not packet:
                 return
-            yield packet[0], packet[1:]
+            yield packet[0] - _FIRST_STREAM, packet[1:]
 
     async def write(self, data: bytes) -> None:
         """Send input; waits while the process does not read. Raises OSError if it has ended."""
