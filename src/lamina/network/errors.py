@@ -1,0 +1,41 @@
+"""What can go wrong with networks."""
+
+from __future__ import annotations
+
+from lamina.errors import Conflict, InvalidArgument, NotFound, Unavailable
+
+
+class NetworkNotFound(NotFound):
+    """No network has this name or ID."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"network {name} not found")
+        self.name = name
+
+
+class NoAddressLeft(Unavailable):
+    """Every address of a network is taken."""
+
+    def __init__(self, network: str) -> None:
+        super().__init__(f"no available IPv4 addresses on this network's address pools: {network}")
+        self.network = network
+
+
+class AddressInUse(Conflict):
+    """An address that was asked for is taken, or is not the network's to give."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(f"Address already in use or outside the network: {address}")
+        self.address = address
+
+
+class InvalidSubnet(InvalidArgument):
+    """A subnet cannot be used for a network."""
+
+
+class BridgeUnavailable(Unavailable):
+    """The bridge network could not be set up on this host; ``none`` and ``host`` work."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the bridge network is not available: {reason}")
+        self.reason = reason

@@ -1,0 +1,99 @@
+"""The files by which a container knows names: /etc/hosts, /etc/hostname, /etc/resolv.conf. Pure functions, but for reading the host's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from ipaddress import ip_address
+from pathlib import Path
+
+from lamina.errors import InvalidArgument
+
+_RESOLV = Path("/etc/resolv.conf")
+_RESOLVED_UPSTREAM = Path("/run/systemd/resolve/resolv.conf")
+_RESOLVED_STUB = "127.0.0.53"
+_PUBLIC = ("8.8.8.8", "8.8.4.4")
+_LOCAL_LINES = (
+    "127.0.0.1\tlocalhost",
+    "::1\tlocalhost ip6-localhost ip6-loopback",
+    "fe00::\tip6-localnet",
+    "ff00::\tip6-mcastprefix",
+    "ff02::1\tip6-allnodes",
+    "ff02::2\tip6-allrouters",
+)
+
+
+class InvalidHost(InvalidArgument):
+    """An ``--add-host`` is not ``name:address``."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(f'bad format for add-host: "{text}"')
+        self.text = text
+
+
+def hosts(
+    *, ip: str, hostname: str, domainname: str, extra: Sequence[str], gateway: str, own_network: bool = True
+) -> str:
+    """/etc/hosts: the local names, the extra ones (``name:address``, address may be ``host-gateway``), the container's own.
+
+    Raises InvalidHost.
+    """
+    lines = list(_LOCAL_LINES)
+    for text in extra:
+        name, separator, address = text.partition("=" if "=" in text else ":")
+        if not separator or not name or not address:
+            raise InvalidHost(text)
+        lines.append(f"{gateway if address == 'host-gateway' else address}\t{name}")
+    if ip and own_network:
+        names = f"{hostname}.{domainname} {hostname}" if domainname else hostname
+        lines.append(f"{ip}\t{names}")
+    return "\n".join(lines) + "\n"
+
+
+def resolv_conf(
+    *, servers: Sequence[str], search: Sequence[str], options: Sequence[str], own_network: bool = True
+) -> str:
+    """/etc/resolv.conf: the host's, with what was asked for in place of its lines.
+
+    A resolver on the host's loopback cannot be reached from a network of one's own: systemd's stub is replaced by the servers behind it,
+    any other is left out; if none remains, public ones are used, as docker does.
+    """
+    host = _host_lines()
+    found = [value for key, value in host if key == "nameserver"]
+    if own_network and not servers:
+        found = [s for s in found if not _is_loopback(s)] or list(_PUBLIC)
+    lines = [f"nameserver {s}" for s in (servers or found)]
+    searched = list(search) or [word for key, value in host if key in ("search", "domain") for word in value.split()]
+    if searched and searched != ["."]:
+        lines.append(f"search {' '.join(searched)}")
+    chosen = list(options) or [word for key, value in host if key == "options" for word in value.split()]
+    if chosen:
+        lines.append(f"options {' '.join(chosen)}")
+    return "\n".join(lines) + "\n"
+
+
+def _host_lines() -> list[tuple[str, str]]:
+    lines = _parse(_RESOLV)
+    servers = [value for key, value in lines if key == "nameserver"]
+    if servers == [_RESOLVED_STUB] and _RESOLVED_UPSTREAM.exists():
+        return _parse(_RESOLVED_UPSTREAM)
+    return lines
+
+
+def _parse(path: Path) -> list[tuple[str, str]]:
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    result = []
+    for line in text.splitlines():
+        key, _, value = line.strip().partition(" ")
+        if key and key[0] not in "#;":
+            result.append((key, value.strip()))
+    return result
+
+
+def _is_loopback(server: str) -> bool:
+    try:
+        return ip_address(server.partition("%")[0]).is_loopback
+    except ValueError:
+        return False

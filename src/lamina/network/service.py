@@ -1,0 +1,214 @@
+"""The networks of one daemon: endpoints handed out and taken back, some of them made ahead.
+
+Making a namespace with its interfaces takes 15 ms, taking one that is ready none. So a few are kept ready, address and all, made anew in
+the background when one was taken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import secrets
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Interface
+from pathlib import Path
+from typing import TypeVar
+
+from lamina.linux.files import write_atomically
+from lamina.network import firewall
+from lamina.network.errors import BridgeUnavailable
+from lamina.network.ipam import AddressPool
+from lamina.network.links import INTERFACE_PREFIX, InnerEnd, Links
+
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
+_FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
+BUILT_IN = ("bridge", "host", "none")
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A container's place in a network. ``sandbox`` is the path of its namespace; the rest is empty on ``none``."""
+
+    id: str
+    sandbox: str
+    interface: str = ""
+    ip: str = ""
+    prefix_len: int = 0
+    gateway: str = ""
+    mac: str = ""
+
+
+class NetworkService:
+    """The built-in networks. One bridge, one nftables table and one directory of pinned namespaces belong to it alone."""
+
+    def __init__(self, root: Path, run_root: Path, *, bridge: str, bip: str | None, table: str, ready: int = 2) -> None:
+        self._root = root
+        self._pins = run_root
+        self.bridge = bridge
+        self.table = table
+        self._wanted_bip = IPv4Interface(bip) if bip else None
+        self._ready_count = ready
+        self._ready: list[Endpoint] = []
+        self._refill: asyncio.Task[None] | None = None
+        self._closing = False
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="network")
+        self._links: Links | None = None
+        self._pool: AddressPool | None = None
+        self._failure: BridgeUnavailable | None = None
+        self.ids: dict[str, str] = {}
+
+    @property
+    def pool(self) -> AddressPool | None:
+        """The bridge network's addresses; None if it could not be set up."""
+        return self._pool
+
+    async def start(self, live: Iterable[Endpoint]) -> None:
+        """Set the bridge network up, take over the endpoints of running containers, remove all others.
+
+        A host on which that fails keeps ``none`` and ``host``; the reason is told to whoever asks for ``bridge``.
+        """
+        self._pins.mkdir(parents=True, exist_ok=True)
+        self._root.mkdir(parents=True, exist_ok=True)
+        self.ids = self._load_ids()
+        kept = list(live)
+        await self._in_thread(self._open_links)
+        try:
+            await self._set_up_bridge()
+        except (BridgeUnavailable, OSError) as error:
+            self._failure = error if isinstance(error, BridgeUnavailable) else BridgeUnavailable(str(error))
+            _log.warning("%s", self._failure)
+        for endpoint in kept:
+            if endpoint.ip and self._pool is not None:
+                with suppress(Exception):
+                    self._pool.reserve(IPv4Address(endpoint.ip))
+        await self._in_thread(lambda: self._remove_strays(kept))
+        self._fill_later()
+
+    async def acquire(self, network: str, *, ip: str | None = None, mac: str | None = None) -> Endpoint:
+        """An endpoint in ``bridge`` or ``none``. Raises BridgeUnavailable, NoAddressLeft or AddressInUse."""
+        if network == "none":
+            endpoint = self._new_endpoint()
+            await self._in_thread(lambda: self._require_links().add_isolated(Path(endpoint.sandbox)))
+            return endpoint
+        if self._failure is not None:
+            raise self._failure
+        if self._ready and ip is None and mac is None:
+            self._fill_later()
+            return self._ready.pop()
+        return await self._make(ip, mac)
+
+    async def release(self, endpoint: Endpoint) -> None:
+        """Remove an endpoint and free its address; gone already is no error."""
+        await self._in_thread(lambda: self._require_links().remove_endpoint(Path(endpoint.sandbox), endpoint.interface))
+        if endpoint.ip and self._pool is not None:
+            self._pool.release(IPv4Address(endpoint.ip))
+
+    async def close(self, *, remove: bool) -> None:
+        """Let go; with *remove* the bridge and its rules vanish too, which is for when no container uses them."""
+        self._closing = True
+        if self._refill is not None:
+            self._refill.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._refill
+        while self._ready:
+            await self.release(self._ready.pop())
+        if remove and self._links is not None:
+            await self._in_thread(self._links.remove_bridge)
+            with suppress(BridgeUnavailable):
+                await firewall.remove(self.table)
+        if self._links is not None:
+            await self._in_thread(self._links.close)
+        self._thread.shutdown(wait=False)
+
+    async def _set_up_bridge(self) -> None:
+        links = self._require_links()
+        gateway = self._wanted_bip or await self._in_thread(links.bridge_address)
+        gateway = gateway or await self._in_thread(links.free_subnet)
+        await self._in_thread(lambda: links.ensure_bridge(gateway))
+        if _FORWARDING.read_text().strip() != "1":
+            _FORWARDING.write_text("1")
+        await firewall.install(self.table, self.bridge, gateway.network)
+        self._pool = AddressPool("bridge", gateway)
+
+    async def _make(self, ip: str | None = None, mac: str | None = None) -> Endpoint:
+        pool = self._pool
+        assert pool is not None
+        address = IPv4Address(ip) if ip else pool.allocate()
+        if ip:
+            pool.reserve(address)
+        base = self._new_endpoint()
+        endpoint = Endpoint(
+            base.id,
+            base.sandbox,
+            f"{INTERFACE_PREFIX}{base.id[:12]}",
+            str(address),
+            pool.subnet.prefixlen,
+            str(pool.gateway.ip),
+            mac or _mac_of(address),
+        )
+        inner = InnerEnd(IPv4Interface((address, pool.subnet.prefixlen)), pool.gateway.ip, endpoint.mac)
+        try:
+            await self._in_thread(
+                lambda: self._require_links().add_endpoint(Path(endpoint.sandbox), endpoint.interface, inner)
+            )
+        except BaseException:
+            pool.release(address)
+            raise
+        return endpoint
+
+    def _fill_later(self) -> None:
+        if self._failure is None and not self._closing and (self._refill is None or self._refill.done()):
+            self._refill = asyncio.ensure_future(self._fill())
+
+    async def _fill(self) -> None:
+        await asyncio.sleep(0.05)  # let the container that took one start first
+        try:
+            while len(self._ready) < self._ready_count:
+                self._ready.append(await self._make())
+        except Exception:
+            _log.warning("no endpoint could be made ahead", exc_info=True)
+
+    def _new_endpoint(self) -> Endpoint:
+        endpoint_id = secrets.token_hex(32)
+        return Endpoint(endpoint_id, str(self._pins / endpoint_id[:12]))
+
+    def _open_links(self) -> None:
+        self._links = Links(self.bridge)
+
+    def _require_links(self) -> Links:
+        assert self._links is not None
+        return self._links
+
+    def _remove_strays(self, kept: list[Endpoint]) -> None:
+        links = self._require_links()
+        sandboxes = {endpoint.sandbox for endpoint in kept}
+        interfaces = {endpoint.interface for endpoint in kept}
+        for pin in self._pins.iterdir():
+            if str(pin) not in sandboxes:
+                links.remove_endpoint(pin, None)
+        for interface in links.endpoints_on_bridge():
+            if interface not in interfaces:
+                links.remove_endpoint(self._pins / "none", interface)
+
+    def _load_ids(self) -> dict[str, str]:
+        """The networks' IDs, made once for a state root."""
+        path = self._root / "ids.json"
+        try:
+            ids: dict[str, str] = json.loads(path.read_text())
+        except FileNotFoundError:
+            ids = {name: secrets.token_hex(32) for name in BUILT_IN}
+            write_atomically(path, json.dumps(ids).encode())
+        return ids
+
+    async def _in_thread(self, function: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function)
+
+
+def _mac_of(address: IPv4Address) -> str:
+    """A locally administered address that is unique in the subnet, as the IP address is (docker's rule)."""
+    return "02:42:" + ":".join(f"{byte:02x}" for byte in address.packed)
