@@ -22,6 +22,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
 
     status: Status = "created"
     pid: int = 0
+    started_ticks: int = 0
     exit_code: int = 0
     error: str = ""
     oom_killed: bool = False

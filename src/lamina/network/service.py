@@ -127,8 +127,7 @@ class NetworkService:
 
     async def _set_up_bridge(self) -> None:
         links = self._require_links()
-        gateway = self._wanted_bip or await self._in_thread(links.bridge_address)
-        gateway = gateway or await self._in_thread(links.free_subnet)
+        gateway = await self._in_thread(lambda: self._wanted_bip or links.bridge_address() or links.free_subnet())
         await self._in_thread(lambda: links.ensure_bridge(gateway))
         if _FORWARDING.read_text().strip() != "1":
             _FORWARDING.write_text("1")

@@ -1,0 +1,321 @@
+"""A container's life: started, stopped, ended by itself, removed; and found again by a new daemon.
+
+One lock a container keeps these apart. What the record says is committed before anybody is told; what the kernel holds for a container
+that has ended is cleaned up after they were told, still under the lock, so that a quick restart finds a clean place.
+
+States and what leads from one to the next::
+
+    created ──start──→ running ──exit──→ exited ──start──→ running …
+       └──────────────── remove ───────────┴──→ (no record)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
+
+import msgspec
+
+from lamina.container.errors import (
+    AlreadyStarted,
+    AlreadyStopped,
+    ContainerBeingRemoved,
+    ContainerNotFound,
+    ContainerNotRunning,
+    ContainerRunning,
+)
+from lamina.container.processes import ContainerProcesses
+from lamina.container.record import NEVER, NetworkEndpoint, Record
+from lamina.container.store import ContainerStore
+from lamina.container.streams import Console
+from lamina.container.times import parse_rfc3339, rfc3339
+from lamina.container.waiting import Condition, Waiters
+from lamina.errors import ContainerStartError, InvalidArgument, LaminaError
+from lamina.snapshot import Snapshots
+from lamina.volume import VolumeStore
+
+_log = logging.getLogger(__name__)
+_DEFAULT_STOP_TIMEOUT_S = 10
+_KILL_PATIENCE_S = 10
+_START_FAILED = 128
+
+Emit = Callable[[str, Record, Mapping[str, str]], None]
+"""(what happened, to which container, with what attributes): tells the world, which is above this package."""
+
+
+class Lifecycle:
+    """Starts, stops, watches and removes the containers of one store."""
+
+    def __init__(
+        self,
+        store: ContainerStore,
+        processes: ContainerProcesses,
+        snapshots: Snapshots,
+        volumes: VolumeStore,
+        emit: Emit,
+    ) -> None:
+        self._store = store
+        self._processes = processes
+        self._snapshots = snapshots
+        self._volumes = volumes
+        self._emit = emit
+        self._waiters = Waiters()
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._consoles: dict[str, Console] = {}
+        self._watchers: dict[str, asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def console(self, container_id: str) -> Console:
+        """The streams of a container, whether it runs or not."""
+        return self._consoles.setdefault(container_id, Console())
+
+    async def attach_running(self, record: Record) -> Console:
+        """The console of a container, connected if it has a process."""
+        async with self._lock(record.id):
+            console = self.console(record.id)
+            if self._store.get(record.id).state.has_process and not console.is_connected:
+                with suppress(OSError):
+                    console.connect(await self._processes.attach(record.id))
+        return console
+
+    async def start(self, container_id: str) -> None:
+        """Start a container's process. Raises AlreadyStarted, ContainerStartError's kinds, or what preparing may raise."""
+        async with self._lock(container_id):
+            record = self._store.get(container_id)
+            if record.state.has_process:
+                raise AlreadyStarted(f"container {record.name} is already running")
+            if record.state.status == "removing":
+                raise ContainerBeingRemoved(record.name)
+            await self._start(record)
+
+    async def _start(self, record: Record) -> None:
+        console = self.console(record.id)
+        try:
+            started = await self._processes.create(record, self._namespace_of)
+            try:
+                if console.has_subscribers:
+                    console.connect(await self._processes.attach(record.id))
+                await self._processes.start(record)
+            except BaseException:
+                await asyncio.shield(self._processes.clean_up(record.id, started.endpoint))
+                raise
+        except Exception as error:
+            await self._record_start_failure(record, error)
+            raise
+        running = record.with_state(
+            status="running",
+            pid=started.pid,
+            started_ticks=started.started_ticks,
+            exit_code=0,
+            error="",
+            oom_killed=False,
+            started_at=rfc3339(time.time_ns()),
+            finished_at=record.state.finished_at,
+            stopped_by_user=False,
+        )
+        await self._store.put(_with_endpoint(running, started.endpoint))
+        self._emit("start", running, {})
+        self._watch(record.id)
+
+    async def _record_start_failure(self, record: Record, error: Exception) -> None:
+        self.console(record.id).end_subscriptions()
+        code = error.exit_code if isinstance(error, ContainerStartError) else _START_FAILED
+        text = error.message if isinstance(error, LaminaError) else str(error)
+        await self._store.put(record.with_state(exit_code=code, error=text))
+        self._waiters.tell_exit(record.id, code)
+
+    async def stop(self, container_id: str, timeout_s: int | None = None, signal_name: str | None = None) -> None:
+        """Ask the process to end, and kill it if it has not after *timeout_s* (-1: never). Raises AlreadyStopped."""
+        record = self._store.get(container_id)
+        if not record.state.has_process:
+            raise AlreadyStopped(f"container {record.name} is already stopped")
+        number = signal_number(signal_name or record.config.stop_signal or "SIGTERM")
+        configured = record.config.stop_timeout
+        patience = (
+            timeout_s if timeout_s is not None else configured if configured is not None else _DEFAULT_STOP_TIMEOUT_S
+        )
+        ended = asyncio.ensure_future(self._ended(record))
+        try:
+            if self._processes.signal(record, number):
+                self._emit("kill", record, {"signal": str(int(number))})
+            await asyncio.wait((ended,), timeout=None if patience < 0 else patience)
+            if not ended.done():
+                self._processes.signal(record, signal.SIGKILL)
+                self._emit("kill", record, {"signal": str(int(signal.SIGKILL))})
+                await asyncio.wait((ended,), timeout=_KILL_PATIENCE_S)
+        finally:
+            ended.cancel()
+        self._emit("stop", record, {})
+
+    async def kill(self, container_id: str, signal_name: str | None = None) -> None:
+        """Send a signal. Raises ContainerNotRunning or InvalidArgument; for SIGKILL, returns when the container has ended."""
+        record = self._store.get(container_id)
+        number = signal_number(signal_name or "SIGKILL")
+        if not record.state.has_process or not self._processes.signal(record, number):
+            raise ContainerNotRunning(record.id)
+        self._emit("kill", record, {"signal": str(int(number))})
+        if number == signal.SIGKILL:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._ended(record), _KILL_PATIENCE_S)
+
+    async def restart(self, container_id: str, timeout_s: int | None = None, signal_name: str | None = None) -> None:
+        """Stop if running, then start."""
+        with suppress(AlreadyStopped):
+            await self.stop(container_id, timeout_s, signal_name)
+        await self.start(container_id)
+        self._emit("restart", self._store.get(container_id), {})
+
+    async def wait(self, container_id: str, condition: Condition) -> int:
+        """The exit code, when the condition has come about."""
+        if condition == "removed":
+            return await self._waiters.removed(container_id)
+        record = self._store.get(container_id)
+        if condition == "not-running" and not record.state.has_process:
+            return record.state.exit_code
+        return await self._waiters.exited(container_id)
+
+    async def remove(self, container_id: str, *, force: bool = False, volumes: bool = False) -> None:
+        """Remove a container with its read-write layer and files; with *volumes* its anonymous volumes too.
+
+        Raises ContainerNotFound, or ContainerRunning without *force*.
+        """
+        record = self._store.get(container_id)
+        if record.state.has_process:
+            if not force:
+                raise ContainerRunning(record.name)
+            with suppress(ContainerNotRunning):
+                await self.kill(container_id)
+        async with self._lock(container_id):
+            await self._remove(self._store.get(container_id), volumes=volumes)
+
+    async def _remove(self, record: Record, *, volumes: bool) -> None:
+        """With the lock held. The row goes first: what is left of the container then is garbage for a next start."""
+        await self._store.remove(record.id)
+        self.console(record.id).end_subscriptions()
+        self._consoles.pop(record.id, None)
+        self._emit("destroy", record, {})
+        self._waiters.tell_removal(record.id, record.state.exit_code)
+        self._locks.pop(record.id, None)
+        self._in_background(self._discard(record, volumes=volumes))
+
+    async def _discard(self, record: Record, *, volumes: bool) -> None:
+        watcher = self._watchers.get(record.id)
+        if watcher is not None:
+            await asyncio.wait((watcher,))
+        await self._snapshots.remove(record.id)
+        await self._processes.forget(record.id)
+        for name in record.anonymous_volumes if volumes else ():
+            if not any(name in (m.name for m in other.mounts) for other in self._store):
+                with suppress(LaminaError):
+                    await self._volumes.remove(name)
+
+    async def adopt(self) -> None:
+        """Find the containers that ran when the last daemon ended: watch those that run, record the end of the others."""
+        for record in self._store:
+            if record.state.has_process:
+                self._watch(record.id)
+            elif self._processes.bundle(record.id).exists():
+                # its start was never acknowledged, or its end was recorded but not cleaned up
+                await self._processes.clean_up(record.id, record.endpoint)
+
+    async def close(self) -> None:
+        """Stop watching. Containers go on; work that was begun on ended ones is finished."""
+        for record in self._store:
+            watcher = self._watchers.get(record.id)
+            if watcher is not None and record.state.has_process:
+                watcher.cancel()
+        pending = [t for t in (*self._watchers.values(), *self._tasks) if not t.done()]
+        if pending:
+            await asyncio.wait(pending, timeout=_KILL_PATIENCE_S)
+
+    def _watch(self, container_id: str) -> None:
+        task = asyncio.ensure_future(self._follow_to_end(container_id))
+        self._watchers[container_id] = task
+        task.add_done_callback(lambda done: self._forget_watcher(container_id, done))
+
+    def _forget_watcher(self, container_id: str, task: asyncio.Task[None]) -> None:
+        if self._watchers.get(container_id) is task:
+            del self._watchers[container_id]
+        if not task.cancelled() and task.exception() is not None:
+            _log.error("watching %s failed", container_id, exc_info=task.exception())
+
+    async def _follow_to_end(self, container_id: str) -> None:
+        status = await self._processes.wait(container_id)
+        await self.console(container_id).finished()
+        async with self._lock(container_id):
+            record = self._store.get(container_id)
+            finished = rfc3339(status.finished_ns or time.time_ns())
+            ended = record.with_state(
+                status="exited",
+                pid=0,
+                started_ticks=0,
+                exit_code=status.code,
+                oom_killed=status.oom_killed,
+                finished_at=finished,
+            )
+            endpoint = record.endpoint
+            ended = await self._store.put(_with_endpoint(ended, None))
+            if status.oom_killed:
+                self._emit("oom", ended, {})
+            self._emit("die", ended, {"exitCode": str(status.code), "execDuration": _seconds_run(ended)})
+            self._waiters.tell_exit(container_id, status.code)
+            if ended.host_config.auto_remove:
+                await self._remove(ended, volumes=True)
+            await self._processes.clean_up(container_id, endpoint)
+
+    async def _ended(self, record: Record) -> None:
+        """Return when the record no longer has the process that it has now."""
+        current = self._store.get(record.id) if record.id in self._store else None
+        if current is not None and current.state.has_process:
+            await self._waiters.exited(record.id)
+
+    def _namespace_of(self, name: str, kind: str) -> str:
+        other = self._store.find(name)
+        if not other.state.has_process:
+            raise ContainerNotRunning(other.id)
+        return f"/proc/{other.state.pid}/ns/{kind}"
+
+    def _lock(self, container_id: str) -> asyncio.Lock:
+        if container_id not in self._store:
+            raise ContainerNotFound(container_id)
+        return self._locks.setdefault(container_id, asyncio.Lock())
+
+    def _in_background(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def signal_number(text: str) -> signal.Signals | int:
+    """``SIGTERM``, ``TERM``, ``15`` or ``RTMIN+3``. Raises InvalidArgument."""
+    name = text.upper().removeprefix("SIG")
+    if name.isdigit():
+        number = int(name)
+        if 0 < number <= signal.SIGRTMAX:
+            return number
+        raise InvalidArgument(f"Invalid signal: {text}")
+    base, sign, offset = name.partition("+") if "+" in name else name.partition("-")
+    try:
+        number = signal.Signals[f"SIG{base}"]
+    except KeyError:
+        raise InvalidArgument(f"Invalid signal: {text}") from None
+    if not sign:
+        return number
+    if not offset.isdigit() or base not in ("RTMIN", "RTMAX"):
+        raise InvalidArgument(f"Invalid signal: {text}")
+    return int(number) + (int(offset) if sign == "+" else -int(offset))
+
+
+def _with_endpoint(record: Record, endpoint: NetworkEndpoint | None) -> Record:
+    return msgspec.structs.replace(record, endpoint=endpoint)
+
+
+def _seconds_run(record: Record) -> str:
+    if record.state.started_at == NEVER:
+        return "0"
+    run_ns = parse_rfc3339(record.state.finished_at) - parse_rfc3339(record.state.started_at)
+    return str(max(0, run_ns // 1_000_000_000))

@@ -1,0 +1,249 @@
+"""A container's process: everything between its record and the runtime.
+
+Preparing one is mounting the root, joining the network, writing the files by which it knows itself, and the runtime's bundle; cleaning up
+is all of that backwards. Nothing here decides *when*; that is ``lifecycle``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lamina.container.mounts import runtime_mounts
+from lamina.container.record import NetworkEndpoint, Record
+from lamina.container.settings import NamespaceOf, container_settings
+from lamina.linux import processes
+from lamina.network import Endpoint, NetworkService
+from lamina.network import names as network_names
+from lamina.oci.digest import DiffID, Digest
+from lamina.runtime.monitor import ConmonAttachment, ExitStatus, Launch, Monitor
+from lamina.runtime.oci_runtime import OciRuntime
+from lamina.runtime.settings import Mount
+from lamina.runtime.spec import build_spec
+from lamina.snapshot import Snapshots
+
+_FILES = ("hostname", "hosts", "resolv.conf")
+
+
+@dataclass(frozen=True)
+class Started:
+    """A process that was created: its pid in the host's namespace with its start time, and its place in the network."""
+
+    pid: int
+    started_ticks: int
+    endpoint: NetworkEndpoint | None
+
+
+class ContainerProcesses:
+    """Creates, finds and cleans up the processes of containers."""
+
+    def __init__(
+        self,
+        root: Path,
+        run_root: Path,
+        *,
+        snapshots: Snapshots,
+        networks: NetworkService,
+        runtime: OciRuntime,
+        monitor: Monitor,
+        init_path: str | None,
+    ) -> None:
+        self._root = root
+        self._run_root = run_root
+        self._snapshots = snapshots
+        self._networks = networks
+        self._runtime = runtime
+        self._monitor = monitor
+        self._init_path = init_path
+
+    def directory(self, container_id: str) -> Path:
+        """Where a container's own files lie: log, hosts, hostname, resolv.conf."""
+        return self._root / container_id
+
+    def log_path(self, container_id: str) -> Path:
+        """Where conmon writes what the container says."""
+        return self.directory(container_id) / "container.log"
+
+    def bundle(self, container_id: str) -> Path:
+        """Where the runtime's and conmon's files of a running container lie."""
+        return self._run_root / container_id
+
+    def open(self, live: Sequence[str]) -> None:
+        """Make the directories and remove those of containers that are no more."""
+        for base in (self._root, self._run_root):
+            base.mkdir(parents=True, exist_ok=True)
+            for path in base.iterdir():
+                if path.name not in live:
+                    shutil.rmtree(path, ignore_errors=True)
+
+    async def create(self, record: Record, namespace_of: NamespaceOf) -> Started:
+        """Prepare everything and create the process, which waits for ``start``.
+
+        Raises ContainerStartError's kinds and what preparing may raise; nothing is left behind then.
+        """
+        bundle = self.bundle(record.id)
+        shutil.rmtree(bundle, ignore_errors=True)
+        bundle.mkdir(mode=0o700)
+        self.directory(record.id).mkdir(mode=0o700, exist_ok=True)
+        endpoint: NetworkEndpoint | None = None
+        try:
+            diff_ids = [DiffID(Digest(d)) for d in record.diff_ids]
+            endpoint, rootfs = await asyncio.gather(self._join(record), self._snapshots.mount(record.id, diff_ids))
+            self._write_files(record, endpoint)
+            mounts = [*self._file_mounts(record, rootfs), *runtime_mounts(record.mounts)]
+            settings = container_settings(
+                record,
+                rootfs=rootfs,
+                mounts=mounts,
+                network=_network_namespace(record, endpoint, namespace_of),
+                namespace_of=namespace_of,
+                init_path=self._init_path,
+            )
+            (bundle / "config.json").write_bytes(build_spec(record.id, settings).config)
+            pid = await self._monitor.create(self._launch(record))
+        except BaseException:
+            await asyncio.shield(self.clean_up(record.id, endpoint))
+            raise
+        return Started(pid, processes.start_time(pid) or 0, endpoint)
+
+    async def start(self, record: Record) -> None:
+        """Let a created process run. Raises ContainerStartError's kinds."""
+        await self._runtime.start(self.bundle(record.id), record.id, record.path)
+
+    async def attach(self, container_id: str) -> ConmonAttachment:
+        """Connect to the streams of a created or running process. Raises OSError if it has ended."""
+        return await ConmonAttachment.connect(self.bundle(container_id))
+
+    async def wait(self, container_id: str) -> ExitStatus:
+        """Return when the process has ended; at once if it has."""
+        return await self._monitor.wait_exit(self.bundle(container_id), container_id)
+
+    def resize(self, container_id: str, height: int, width: int) -> None:
+        """Set the terminal's size. Raises OSError if there is none."""
+        self._monitor.resize(self.bundle(container_id), height, width)
+
+    @staticmethod
+    def signal(record: Record, number: int) -> bool:
+        """Send a signal to the container's first process; False if it has ended."""
+        pidfd = processes.open_process(record.state.pid, record.state.started_ticks) if record.state.pid else None
+        if pidfd is None:
+            return False
+        try:
+            return processes.send_signal(pidfd, number)
+        finally:
+            os.close(pidfd)
+
+    async def clean_up(self, container_id: str, endpoint: NetworkEndpoint | None) -> None:
+        """Remove all that a process of the container had; what is gone already is no error."""
+        await self._runtime.delete(self.bundle(container_id), container_id)
+        await self._snapshots.unmount(container_id)
+        if endpoint is not None and endpoint.sandbox:
+            await self._networks.release(_to_network(endpoint))
+        await asyncio.to_thread(shutil.rmtree, self.bundle(container_id), ignore_errors=True)
+
+    async def forget(self, container_id: str) -> None:
+        """Remove a container's own files."""
+        await asyncio.to_thread(shutil.rmtree, self.directory(container_id), ignore_errors=True)
+
+    def _launch(self, record: Record) -> Launch:
+        config = record.config
+        keeps_log = record.host_config.log_config.type != "none"
+        return Launch(
+            record.id,
+            self.bundle(record.id),
+            record.path,
+            self.log_path(record.id) if keeps_log else None,
+            terminal=config.tty,
+            stdin=config.open_stdin,
+            leave_stdin_open=config.open_stdin and not config.stdin_once,
+        )
+
+    async def _join(self, record: Record) -> NetworkEndpoint | None:
+        mode = record.host_config.network_mode
+        if mode.startswith("container:"):
+            return None
+        if mode == "host":
+            return NetworkEndpoint(network=mode, network_id=self._networks.ids[mode])
+        request = record.networks.get(mode)
+        wanted_ip = (request.ipam_config or {}).get("IPv4Address") if request else None
+        mac = (request.mac_address if request else None) or record.config.mac_address
+        endpoint = await self._networks.acquire(mode, ip=wanted_ip or None, mac=mac or None)
+        return NetworkEndpoint(
+            network=mode,
+            network_id=self._networks.ids[mode],
+            endpoint_id=endpoint.id,
+            ip=endpoint.ip,
+            prefix_len=endpoint.prefix_len,
+            gateway=endpoint.gateway,
+            mac=endpoint.mac,
+            interface=endpoint.interface,
+            sandbox=endpoint.sandbox,
+        )
+
+    def _write_files(self, record: Record, endpoint: NetworkEndpoint | None) -> None:
+        config, host = record.config, record.host_config
+        own_network = host.network_mode != "host"
+        texts = {
+            "hostname": f"{config.hostname}\n",
+            "hosts": network_names.hosts(
+                ip=endpoint.ip if endpoint else "",
+                hostname=config.hostname,
+                domainname=config.domainname,
+                extra=host.extra_hosts or [],
+                gateway=endpoint.gateway if endpoint and endpoint.gateway else "127.0.0.1",
+                own_network=own_network,
+            ),
+            "resolv.conf": network_names.resolv_conf(
+                servers=host.dns or [],
+                search=host.dns_search or [],
+                options=host.dns_options or [],
+                own_network=own_network,
+            ),
+        }
+        for name, text in texts.items():
+            path = self.directory(record.id) / name
+            path.write_text(text, encoding="utf-8")
+            path.chmod(0o644)
+
+    def _file_mounts(self, record: Record, rootfs: Path) -> list[Mount]:
+        """The three files, but for those that the container mounts itself or whose place in the image is no file."""
+        taken = {point.destination for point in record.mounts}
+        result = []
+        for name in _FILES:
+            destination = f"/etc/{name}"
+            if destination not in taken and not (rootfs / "etc" / name).is_dir():
+                source = str(self.directory(record.id) / name)
+                result.append(Mount(destination, "bind", source, ["rbind", "rprivate"]))
+        return result
+
+
+def _network_namespace(record: Record, endpoint: NetworkEndpoint | None, namespace_of: NamespaceOf) -> str:
+    mode = record.host_config.network_mode
+    if mode.startswith("container:"):
+        return namespace_of(mode.removeprefix("container:"), "net")
+    return endpoint.sandbox if endpoint is not None and endpoint.sandbox else "host"
+
+
+def _to_network(endpoint: NetworkEndpoint) -> Endpoint:
+    return Endpoint(
+        endpoint.endpoint_id,
+        endpoint.sandbox,
+        endpoint.interface,
+        endpoint.ip,
+        endpoint.prefix_len,
+        endpoint.gateway,
+        endpoint.mac,
+    )
+
+
+def live_endpoints(records: Sequence[Record]) -> list[Endpoint]:
+    """The endpoints that running containers hold."""
+    return [
+        _to_network(r.endpoint)
+        for r in records
+        if r.state.has_process and r.endpoint is not None and r.endpoint.sandbox
+    ]

@@ -1,0 +1,162 @@
+"""From a container's record to what the runtime is told: docker's words into ``ContainerSettings``. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from lamina.container.config import HostConfig, ThrottleDevice, WeightDevice
+from lamina.container.record import Record
+from lamina.errors import InvalidArgument
+from lamina.runtime.settings import ContainerSettings, Device, Mount, Namespaces, Resources, Throttle, Ulimit
+
+NamespaceOf = Callable[[str, str], str]
+"""(container's name or ID, kind of namespace) → path of that running container's namespace."""
+
+
+def container_settings(
+    record: Record,
+    *,
+    rootfs: Path,
+    mounts: Sequence[Mount],
+    network: str,
+    namespace_of: NamespaceOf,
+    init_path: str | None,
+) -> ContainerSettings:
+    """What the runtime is to make of a record. *network* is ``host`` or the path of a namespace.
+
+    Raises InvalidArgument's kinds.
+    """
+    config, host = record.config, record.host_config
+    security = parse_security_options(host.security_opt or [])
+    return ContainerSettings(
+        rootfs=rootfs,
+        args=[record.path, *record.args],
+        env=config.env or [],
+        cwd=config.working_dir or "/",
+        user=config.user,
+        additional_groups=host.group_add or [],
+        terminal=config.tty,
+        console_size=_pair(host.console_size),
+        hostname=config.hostname,
+        domainname=config.domainname,
+        readonly_rootfs=host.readonly_rootfs,
+        mounts=mounts,
+        cap_add=host.cap_add or [],
+        cap_drop=host.cap_drop or [],
+        privileged=host.privileged,
+        seccomp=security["seccomp"],
+        no_new_privileges=security["no_new_privileges"],
+        apparmor_profile=security["apparmor"],
+        masked_paths=[] if security["systempaths"] == "unconfined" else host.masked_paths,
+        readonly_paths=[] if security["systempaths"] == "unconfined" else host.readonly_paths,
+        devices=[_device(d.path_on_host, d.path_in_container, d.cgroup_permissions) for d in host.devices or []],
+        device_cgroup_rules=host.device_cgroup_rules or [],
+        resources=resources(host),
+        oom_score_adj=host.oom_score_adj,
+        ulimits=[Ulimit(u.name, u.soft, u.hard) for u in host.ulimits or []],
+        sysctls=host.sysctls or {},
+        namespaces=_namespaces(host, network, namespace_of),
+        shm_size=host.shm_size or 64 << 20,
+        cgroup_parent=host.cgroup_parent or "/lamina",
+        annotations=host.annotations or {},
+        init_path=init_path if host.init else None,
+    )
+
+
+def parse_security_options(options: Sequence[str]) -> dict[str, Any]:
+    """``seccomp=…``, ``no-new-privileges``, ``apparmor=…``, ``systempaths=unconfined``. Raises InvalidArgument."""
+    result: dict[str, Any] = {"seccomp": "default", "no_new_privileges": False, "apparmor": None, "systempaths": ""}
+    for option in options:
+        key, separator, value = option.partition("=" if "=" in option else ":")
+        if key == "no-new-privileges":
+            result["no_new_privileges"] = value in ("", "true")
+        elif key == "seccomp" and separator:
+            result["seccomp"] = _seccomp(value)
+        elif key == "apparmor" and separator:
+            result["apparmor"] = None if value == "unconfined" else value
+        elif key == "systempaths" and value == "unconfined":
+            result["systempaths"] = value
+        elif key == "label" and value == "disable":
+            continue  # SELinux labels: none are set anyway
+        else:
+            raise InvalidArgument(f"invalid --security-opt: {option!r}")
+    return result
+
+
+def resources(host: HostConfig) -> Resources:
+    """Limits; docker's zeros mean that nothing was asked for."""
+    quota = host.cpu_quota
+    period = host.cpu_period
+    if host.nano_cpus:
+        period = 100_000
+        quota = host.nano_cpus * period // 1_000_000_000
+    swap = host.memory_swap
+    if host.memory and not swap:
+        swap = host.memory * 2
+    return Resources(
+        memory=host.memory or None,
+        memory_swap=swap or None,
+        memory_reservation=host.memory_reservation or None,
+        memory_swappiness=host.memory_swappiness if host.memory_swappiness not in (None, -1) else None,
+        oom_kill_disable=bool(host.oom_kill_disable),
+        cpu_shares=host.cpu_shares or None,
+        cpu_quota=quota or None,
+        cpu_period=period or None,
+        cpu_realtime_period=host.cpu_realtime_period or None,
+        cpu_realtime_runtime=host.cpu_realtime_runtime or None,
+        cpuset_cpus=host.cpuset_cpus,
+        cpuset_mems=host.cpuset_mems,
+        pids=host.pids_limit if host.pids_limit and host.pids_limit > 0 else None,
+        blkio_weight=host.blkio_weight or None,
+        blkio_weight_device=_weights(host.blkio_weight_device),
+        read_bps=_throttles(host.blkio_device_read_bps),
+        write_bps=_throttles(host.blkio_device_write_bps),
+        read_iops=_throttles(host.blkio_device_read_iops),
+        write_iops=_throttles(host.blkio_device_write_iops),
+    )
+
+
+def _namespaces(host: HostConfig, network: str, namespace_of: NamespaceOf) -> Namespaces:
+    def mode(text: str, kind: str, default: str = "private") -> str:
+        if text.startswith("container:"):
+            return namespace_of(text.removeprefix("container:"), kind)
+        return "host" if text == "host" else default
+
+    return Namespaces(
+        network=network,
+        pid=mode(host.pid_mode, "pid"),
+        ipc=mode(host.ipc_mode, "ipc"),
+        uts=mode(host.uts_mode, "uts"),
+        cgroup=mode(host.cgroupns_mode, "cgroup"),
+    )
+
+
+def _seccomp(value: str) -> Any:
+    if value in ("unconfined", "builtin", "default"):
+        return "unconfined" if value == "unconfined" else "default"
+    try:
+        profile = json.loads(value)
+    except ValueError as error:
+        raise InvalidArgument(f"Decoding seccomp profile failed: {error}") from None
+    if not isinstance(profile, dict):
+        raise InvalidArgument("Decoding seccomp profile failed: not an object")
+    return profile
+
+
+def _device(host_path: str, path: str, access: str) -> Device:
+    return Device(host_path, path or host_path, access or "rwm")
+
+
+def _throttles(devices: list[ThrottleDevice] | None) -> list[Throttle]:
+    return [Throttle(d.path, d.rate) for d in devices or []]
+
+
+def _weights(devices: list[WeightDevice] | None) -> list[Throttle]:
+    return [Throttle(d.path, d.weight) for d in devices or []]
+
+
+def _pair(size: list[int] | None) -> tuple[int, int] | None:
+    return (size[0], size[1]) if size is not None and len(size) == 2 else None
