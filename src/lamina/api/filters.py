@@ -1,0 +1,63 @@
+"""The ``filters`` query parameter: ``{"status":["running"]}``, or the older ``{"status":{"running":true}}``."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+
+import msgspec
+
+from lamina.errors import InvalidArgument
+
+
+class InvalidFilter(InvalidArgument):
+    """A filter, or its value, means nothing here."""
+
+
+class Filters(Mapping[str, tuple[str, ...]]):
+    """Filter names and the values that each may have; an item passes a filter if one of the values fits."""
+
+    def __init__(self, values: Mapping[str, tuple[str, ...]]) -> None:
+        self._values = values
+
+    @classmethod
+    def parse(cls, text: str | None, accepted: Collection[str]) -> Filters:
+        """Read the parameter. Raises InvalidFilter if it is malformed or has a name that is not *accepted*."""
+        if not text:
+            return cls({})
+        try:
+            raw = msgspec.json.decode(text, type=dict[str, list[str] | dict[str, bool]])
+        except msgspec.DecodeError as error:
+            raise InvalidFilter(f"invalid filters: {error}") from None
+        unknown = [name for name in raw if name not in accepted]
+        if unknown:
+            raise InvalidFilter(f"invalid filter '{unknown[0]}'")
+        return cls(
+            {k: tuple(v) if isinstance(v, list) else tuple(n for n, on in v.items() if on) for k, v in raw.items()}
+        )
+
+    def __getitem__(self, name: str) -> tuple[str, ...]:
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def values_of(self, name: str) -> tuple[str, ...]:
+        """The values of a filter, none if it was not given."""
+        return self._values.get(name, ())
+
+    def allows(self, name: str, *candidates: str) -> bool:
+        """Whether the filter was not given, or one of its values is among *candidates*."""
+        values = self._values.get(name)
+        return not values or any(c in values for c in candidates)
+
+    def boolean(self, name: str) -> bool | None:
+        """A filter that is true or false; None if it was not given. Raises InvalidFilter."""
+        values = self._values.get(name)
+        if not values:
+            return None
+        if len(set(values)) != 1 or values[0].lower() not in ("1", "true", "0", "false"):
+            raise InvalidFilter(f"invalid filter '{name}={values}'")
+        return values[0].lower() in ("1", "true")
