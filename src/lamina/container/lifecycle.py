@@ -69,6 +69,10 @@ class Lifecycle:
         self._watchers: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
+    def tell(self, action: str, record: Record) -> None:
+        """Tell the world what happened to a container outside of its life."""
+        self._emit(action, record, {})
+
     def console(self, container_id: str) -> Console:
         """The streams of a container, whether it runs or not."""
         return self._consoles.setdefault(container_id, Console())

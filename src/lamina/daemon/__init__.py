@@ -1,1 +1,4 @@
-"""The daemon: the engine behind HTTP. ``http`` is the server, ``routes`` one file a resource (parse, call, render), ``main`` the process."""
+"""The daemon: the engine behind HTTP.
+
+``http`` is the server, ``routes`` has one file a resource (parse, call, render), ``main`` is the process.
+"""

@@ -20,12 +20,20 @@ def merge(trees: Sequence[LayerTree]) -> MergedTree:
     """
     merged = MergedTree()
     for number, tree in enumerate(trees):
-        _number(tree.root, number)
-        links: list[tuple[Node, bytes, Node]] = []
-        _apply(merged, merged.root, tree.root, links)
-        for parent, name, link in links:
-            _resolve_link(merged, parent, name, link)
+        apply_layer(merged, tree, number)
     return merged
+
+
+def apply_layer(merged: MergedTree, tree: LayerTree, number: int) -> None:
+    """Put one more layer, the *number*-th from below, on top of a merged tree; *tree* is used up.
+
+    Raises InvalidLayer if a hard link's target is in no lower layer.
+    """
+    _number(tree.root, number)
+    links: list[tuple[Node, bytes, Node]] = []
+    _apply(merged, merged.root, tree.root, links)
+    for parent, name, link in links:
+        _resolve_link(merged, parent, name, link)
 
 
 def _number(node: Node, layer: int) -> None:

@@ -278,6 +278,11 @@ class Connection(asyncio.Protocol):
         self._transport.write(data)
         await self._drain()
 
+    @property
+    def finished(self) -> asyncio.Task[None] | None:
+        """The task that answers this connection's requests."""
+        return self._task
+
     def cancel(self) -> None:
         """End what this connection is doing."""
         if self._task is not None:

@@ -62,9 +62,9 @@ class Server:
             server.close()
         for connection in list(self._connections):
             connection.close_when_idle()
-        deadline = asyncio.get_running_loop().time() + timeout_s
-        while self._connections and asyncio.get_running_loop().time() < deadline:
-            await asyncio.sleep(0.02)
+        pending = [c.finished for c in self._connections if c.finished is not None]
+        if pending:
+            await asyncio.wait(pending, timeout=timeout_s)
         for connection in list(self._connections):
             connection.cancel()
         for path, inode in self._paths:

@@ -1,0 +1,6 @@
+"""Build: a Dockerfile and its context become an image.
+
+``builder`` goes through the stages that the target needs; ``stage`` carries out instructions one after another, each making an image
+from the one before it; ``copying`` writes a COPY's or ADD's layer straight from the source's tar, ``running`` runs a RUN's process and
+takes the difference; ``config`` changes the JSON; ``cache`` knows what was done before. ``context`` is what the client sent.
+"""

@@ -1,0 +1,51 @@
+"""Why a build fails."""
+
+from __future__ import annotations
+
+from lamina.errors import InvalidArgument, LaminaError, Unsupported
+
+
+class BuildFailed(LaminaError):
+    """A step could not be carried out."""
+
+
+class CommandFailed(BuildFailed):
+    """A RUN's command ended with an exit code other than 0."""
+
+    def __init__(self, command: str, code: int) -> None:
+        super().__init__(f"The command '{command}' returned a non-zero code: {code}")
+        self.command = command
+        self.code = code
+
+
+class SourceNotFound(InvalidArgument):
+    """COPY or ADD names what is not there."""
+
+    def __init__(self, keyword: str, path: str, place: str) -> None:
+        where = "build context or excluded by .dockerignore" if not place else place
+        super().__init__(f"{keyword} failed: file not found in {where}: stat {path}: file does not exist")
+        self.path = path
+
+
+class DockerfileNotFound(InvalidArgument):
+    """The context has no Dockerfile of this name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"failed to read dockerfile: open {name}: no such file or directory")
+        self.name = name
+
+
+class TargetNotFound(InvalidArgument):
+    """No stage has the name that is to be built."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"target stage {name} could not be found")
+        self.name = name
+
+
+class UnsupportedInstruction(Unsupported):
+    """A part of the Dockerfile language that lamina does not carry out yet."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what} is not supported by lamina's builder yet")
+        self.what = what

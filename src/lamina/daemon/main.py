@@ -1,0 +1,114 @@
+"""``lamina daemon``: the process."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from lamina.api import versions
+from lamina.daemon.application import Application
+from lamina.daemon.http import Server
+from lamina.engine import EngineOptions, open_engine
+from lamina.engine.info import lamina_version
+from lamina.errors import LaminaError
+from lamina.layer.ingest import Limits
+
+_log = logging.getLogger(__name__)
+_SHUTDOWN_TIMEOUT_S = 5.0
+_THREADS = 64
+_DEFAULT_HOST = "unix:///run/lamina/lamina.sock"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a daemon in the foreground until SIGTERM or SIGINT; returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    level = logging.DEBUG if arguments.debug else logging.INFO
+    logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("asyncio").setLevel(logging.WARNING)
+    if os.geteuid() != 0:
+        print("lamina daemon: it needs root; try: sudo lamina daemon", file=sys.stderr)
+        return 1
+    try:
+        return asyncio.run(_serve(arguments))
+    except LaminaError as error:
+        print(f"lamina daemon: {error}", file=sys.stderr)
+        return 1
+
+
+async def _serve(arguments: argparse.Namespace) -> int:
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="blocking"))
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    engine = await open_engine(_options(arguments))
+    application = Application(engine)
+    headers = {
+        "Api-Version": versions.CURRENT,
+        "Docker-Experimental": "false",
+        "Ostype": "linux",
+        "Server": f"Lamina/{lamina_version()} (linux)",
+    }
+    server = Server(application.handle, headers)
+    try:
+        for host in arguments.host or [_DEFAULT_HOST]:
+            await server.listen(host)
+            _log.info("listening on %s", host)
+        _log.info("ready: storage %s, runtime %s", engine.lowers.name, engine.tools.runtime.name)
+        await stop.wait()
+        _log.info("shutting down")
+    finally:
+        await server.close(_SHUTDOWN_TIMEOUT_S)
+        await engine.close()
+    return 0
+
+
+def _options(arguments: argparse.Namespace) -> EngineOptions:
+    return EngineOptions(
+        root=arguments.root,
+        run_root=arguments.run_root,
+        bridge=arguments.bridge,
+        bip=arguments.bip,
+        nft_table=arguments.nft_table,
+        runtime=arguments.runtime,
+        storage_driver=arguments.storage_driver,
+        layer_limits=Limits(tar_bytes=arguments.max_layer_size),
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    defaults = EngineOptions()
+    parser = argparse.ArgumentParser(prog="lamina daemon", description="Run the lamina daemon in the foreground.")
+    parser.add_argument("--root", type=Path, default=defaults.root, help="state that lasts (default %(default)s)")
+    parser.add_argument(
+        "--run-root", type=Path, default=defaults.run_root, help="state until a reboot (default %(default)s)"
+    )
+    parser.add_argument(
+        "-H", "--host", action="append", help=f"address to listen on, repeatable (default {_DEFAULT_HOST})"
+    )
+    parser.add_argument("--bridge", default=defaults.bridge, help="name of the bridge interface (default %(default)s)")
+    parser.add_argument("--bip", help="the bridge's address, such as 172.30.0.1/16 (default: a free subnet)")
+    parser.add_argument(
+        "--nft-table", default=defaults.nft_table, help="name of the nftables table (default %(default)s)"
+    )
+    parser.add_argument("--runtime", help="OCI runtime, a name or path (default: crun or runc, what works here)")
+    parser.add_argument("--storage-driver", help="erofs or directory (default: what works here)")
+    parser.add_argument(
+        "--max-layer-size",
+        type=int,
+        default=defaults.layer_limits.tar_bytes,
+        help="largest uncompressed layer that is taken, in bytes (default %(default)s)",
+    )
+    parser.add_argument("-D", "--debug", action="store_true", help="log more")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The endpoints, one module a resource: parse the request, call the engine, render the answer."""

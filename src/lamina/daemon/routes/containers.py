@@ -1,0 +1,299 @@
+"""Containers (Engine API, "Container"): create, start, attach, wait, logs, inspect, list, stop, kill, restart, delete."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import cast
+
+from lamina.api import frames
+from lamina.api.filters import Filters
+from lamina.container.config import ContainerConfig, HostConfig, NetworkingConfig, docker_name
+from lamina.container.creation import CreateRequest
+from lamina.container.errors import ContainerBeingRemoved, ContainerNotFound, ContainerNotRunning
+from lamina.container.listing import ContainerQuery, select_containers
+from lamina.container.logs import LogLine, LogQuery, read_logs
+from lamina.container.record import Record
+from lamina.container.streams import Console, DetachKeys, Subscription, pump_input
+from lamina.container.times import parse_moment
+from lamina.container.waiting import Condition
+from lamina.daemon.http import Request, Response, StreamingResponse, json_response
+from lamina.daemon.http.connection import ClientGone, RawStream
+from lamina.daemon.http.message import InvalidRequest, encode_json
+from lamina.daemon.render import containers as render
+from lamina.daemon.render.images import size_of
+from lamina.daemon.router import Route
+from lamina.engine import Engine
+from lamina.image.store import Image
+from lamina.oci.digest import Digest, ImageID
+
+_LIST_FILTERS = ("ancestor", "before", "exited", "expose", "health", "id", "isolation", "is-task", "label", "name",
+                 "network", "publish", "since", "status", "volume")  # fmt: skip
+_PRUNE_FILTERS = ("label", "label!", "until")
+_RAW = "application/vnd.docker.raw-stream"
+_MULTIPLEXED = "application/vnd.docker.multiplexed-stream"
+_CONDITIONS = ("not-running", "next-exit", "removed")
+
+
+class _CreateBody(ContainerConfig, rename=docker_name, kw_only=True):
+    host_config: HostConfig | None = None
+    networking_config: NetworkingConfig | None = None
+
+
+def routes(engine: Engine) -> list[Route]:
+    """The endpoints of this module."""
+    resource = _Containers(engine)
+    return [
+        Route("GET", "/containers/json", resource.list_all),
+        Route("POST", "/containers/create", resource.create),
+        Route("POST", "/containers/prune", resource.prune),
+        Route("GET", "/containers/{id}/json", resource.inspect),
+        Route("GET", "/containers/{id}/logs", resource.logs),
+        Route("POST", "/containers/{id}/start", resource.start),
+        Route("POST", "/containers/{id}/stop", resource.stop),
+        Route("POST", "/containers/{id}/restart", resource.restart),
+        Route("POST", "/containers/{id}/kill", resource.kill),
+        Route("POST", "/containers/{id}/wait", resource.wait, cancellable=True),
+        Route("POST", "/containers/{id}/attach", resource.attach),
+        Route("POST", "/containers/{id}/resize", resource.resize),
+        Route("DELETE", "/containers/{id}", resource.delete),
+    ]
+
+
+class _Containers:
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def _find(self, request: Request) -> Record:
+        return self._engine.containers.find(request.path_params["id"])
+
+    async def list_all(self, request: Request) -> Response:
+        filters = Filters.parse(request.query("filters"), _LIST_FILTERS)
+        query = ContainerQuery(
+            include_stopped=request.flag("all"),
+            limit=request.integer("limit"),
+            filters={name: filters.values_of(name) for name in filters},
+        )
+        chosen = select_containers(self._engine.containers, self._engine.images, query)
+        with_sizes = request.flag("size")
+        return json_response([render.summary(r, await self._sizes(r) if with_sizes else None) for r in chosen])
+
+    async def create(self, request: Request) -> Response:
+        body = await request.json(_CreateBody)
+        if not body.image:
+            raise InvalidRequest("no image was given")
+        config = ContainerConfig(**{f: getattr(body, f) for f in ContainerConfig.__struct_fields__})
+        record, warnings = await self._engine.creation.create(
+            CreateRequest(
+                config,
+                body.host_config or HostConfig(),
+                body.networking_config or NetworkingConfig(),
+                self._engine.images.find(body.image),
+                request.query("name") or None,
+            )
+        )
+        self._emit("create", record)
+        return json_response({"Id": record.id, "Warnings": warnings}, 201)
+
+    async def inspect(self, request: Request) -> Response:
+        record = self._find(request)
+        sizes = await self._sizes(record) if request.flag("size") else None
+        return json_response(render.inspect(record, self._engine, sizes))
+
+    async def start(self, request: Request) -> Response:
+        await self._engine.lifecycle.start(self._find(request).id)
+        return Response(204)
+
+    async def stop(self, request: Request) -> Response:
+        timeout, signal = request.integer("t"), request.query("signal") or None
+        await self._engine.lifecycle.stop(self._find(request).id, timeout, signal)
+        return Response(204)
+
+    async def restart(self, request: Request) -> Response:
+        timeout, signal = request.integer("t"), request.query("signal") or None
+        await self._engine.lifecycle.restart(self._find(request).id, timeout, signal)
+        return Response(204)
+
+    async def kill(self, request: Request) -> Response:
+        await self._engine.lifecycle.kill(self._find(request).id, request.query("signal") or None)
+        return Response(204)
+
+    async def delete(self, request: Request) -> Response:
+        if request.flag("link"):
+            raise InvalidRequest("links between containers do not exist in lamina")
+        try:
+            await self._engine.lifecycle.remove(
+                self._find(request).id, force=request.flag("force"), volumes=request.flag("v")
+            )
+        except ContainerNotFound as error:
+            # found a moment ago: it removed itself meanwhile
+            if error.name != request.path_params["id"]:
+                raise ContainerBeingRemoved(request.path_params["id"]) from None
+            raise
+        return Response(204)
+
+    async def prune(self, request: Request) -> Response:
+        filters = Filters.parse(request.query("filters"), _PRUNE_FILTERS)
+        until = filters.values_of("until")
+        until_ns = parse_moment(until[0]) if until else None
+        query = ContainerQuery(include_stopped=True, filters={n: filters.values_of(n) for n in filters if n != "until"})
+        deleted, freed = [], 0
+        for record in select_containers(self._engine.containers, self._engine.images, query):
+            if record.state.has_process or (until_ns is not None and record.created_ns >= until_ns):
+                continue
+            freed += (await self._sizes(record))[0]
+            await self._engine.lifecycle.remove(record.id)
+            deleted.append(record.id)
+        return json_response({"ContainersDeleted": deleted or None, "SpaceReclaimed": freed})
+
+    async def wait(self, request: Request) -> Response | StreamingResponse:
+        record = self._find(request)
+        condition = request.query("condition") or "not-running"
+        if condition not in _CONDITIONS:
+            raise InvalidRequest(f'invalid condition: "{condition}"')
+        waiting = asyncio.ensure_future(self._engine.lifecycle.wait(record.id, cast(Condition, condition)))
+        return StreamingResponse(_wait_body(waiting))
+
+    async def resize(self, request: Request) -> Response:
+        record = self._find(request)
+        height, width = request.integer("h") or 0, request.integer("w") or 0
+        if not record.state.has_process:
+            raise ContainerNotRunning(record.id)
+        try:
+            self._engine.processes.resize(record.id, height, width)
+        except OSError as error:
+            raise ContainerNotRunning(record.id) from error
+        return Response(200)
+
+    async def logs(self, request: Request) -> StreamingResponse:
+        record = self._find(request)
+        query = _log_query(request)
+        if not query.stdout and not query.stderr:
+            raise InvalidRequest("Bad parameters: you must choose at least one stream")
+        lines = self._log_lines(record, query)
+        timestamps = request.flag("timestamps")
+        if record.config.tty:
+            return StreamingResponse(_plain(lines, timestamps=timestamps), _RAW)
+        return StreamingResponse(_framed(lines, timestamps=timestamps), _MULTIPLEXED)
+
+    def _log_lines(self, record: Record, query: LogQuery) -> AsyncIterator[LogLine]:
+        async def next_change() -> bool:
+            current = self._engine.containers
+            if record.id not in current or not current.get(record.id).state.has_process:
+                return False
+            await asyncio.sleep(0.1)
+            return True
+
+        return read_logs(self._engine.processes.log_path(record.id), query, next_change)
+
+    async def attach(self, request: Request) -> Response | None:
+        record = self._find(request)
+        wants = {name: request.flag(name) for name in ("stdin", "stdout", "stderr", "stream", "logs")}
+        keys = _detach_keys(request) if record.config.tty else None
+        console = await self._engine.lifecycle.attach_running(record)
+        subscription = console.subscribe() if wants["stream"] else None
+        raw = await request.hijack(_RAW if record.config.tty else _MULTIPLEXED)
+        try:
+            if wants["logs"]:
+                query = LogQuery(stdout=wants["stdout"], stderr=wants["stderr"])
+                encode = _plain if record.config.tty else _framed
+                async for data in encode(self._log_lines(record, query), timestamps=False):
+                    await raw.write(data)
+            if subscription is not None:
+                await _carry(raw, console, subscription, record, wants, keys)
+        except (ClientGone, ConnectionError):
+            pass  # a client may go whenever it likes
+        finally:
+            if subscription is not None:
+                subscription.close()
+            raw.close()
+        return None
+
+    async def _sizes(self, record: Record) -> tuple[int, int]:
+        written = await asyncio.to_thread(self._engine.snapshots.size_bytes, record.id)
+        image = self._image_of(record)
+        return written, written + (size_of(image, self._engine) if image else 0)
+
+    def _image_of(self, record: Record) -> Image | None:
+        image_id = ImageID(Digest(record.image_id))
+        return self._engine.images.get(image_id) if image_id in self._engine.images else None
+
+    def _emit(self, action: str, record: Record) -> None:
+        self._engine.lifecycle.tell(action, record)
+
+
+async def _wait_body(waiting: asyncio.Future[int]) -> AsyncIterator[bytes]:
+    """The head goes out at once, which tells the client that its waiting has begun; the body when it is over."""
+    try:
+        yield encode_json({"StatusCode": await waiting}) + b"\n"
+    finally:
+        waiting.cancel()
+
+
+async def _carry(
+    raw: RawStream,
+    console: Console,
+    subscription: Subscription,
+    record: Record,
+    wants: dict[str, bool],
+    keys: DetachKeys | None,
+) -> None:
+    """Carry both directions until the process has ended, the client detached or went away."""
+    output = asyncio.ensure_future(_carry_output(raw, subscription, record, wants))
+    if wants["stdin"] and record.config.open_stdin:
+        close_at_end = record.config.stdin_once and not record.config.tty
+        source = asyncio.ensure_future(pump_input(raw.read, console, keys=keys, close_at_end=close_at_end))
+    else:
+        source = asyncio.ensure_future(_until_end(raw))
+    try:
+        await asyncio.wait((output, source), return_when=asyncio.FIRST_COMPLETED)
+        if source.done() and not source.result():
+            # the client's end of input is no wish to leave: it still reads
+            await output
+        if output.done():
+            output.result()
+    finally:
+        for task in (output, source):
+            task.cancel()
+
+
+async def _carry_output(raw: RawStream, subscription: Subscription, record: Record, wants: dict[str, bool]) -> None:
+    shown = {1: wants["stdout"], 2: wants["stderr"]}
+    async for stream, data in subscription:
+        if shown.get(stream):
+            await raw.write(data if record.config.tty else frames.encode(stream, data))
+
+
+async def _until_end(raw: RawStream) -> bool:
+    while await raw.read():
+        pass
+    return False
+
+
+def _detach_keys(request: Request) -> DetachKeys:
+    try:
+        return DetachKeys(request.query("detachKeys") or None)
+    except ValueError as error:
+        raise InvalidRequest(f"Invalid detach keys ({request.query('detachKeys')}) provided: {error}") from None
+
+
+def _log_query(request: Request) -> LogQuery:
+    since, until, tail = request.query("since"), request.query("until"), request.query("tail")
+    return LogQuery(
+        stdout=request.flag("stdout"),
+        stderr=request.flag("stderr"),
+        since_ns=parse_moment(since) if since not in ("", "0") else None,
+        until_ns=parse_moment(until) if until not in ("", "0") else None,
+        tail=int(tail) if tail.isdigit() else None,
+        follow=request.flag("follow"),
+    )
+
+
+async def _plain(lines: AsyncIterator[LogLine], *, timestamps: bool) -> AsyncIterator[bytes]:
+    async for line in lines:
+        yield f"{line.time} ".encode() + line.text if timestamps else line.text
+
+
+async def _framed(lines: AsyncIterator[LogLine], *, timestamps: bool) -> AsyncIterator[bytes]:
+    async for line in lines:
+        yield frames.encode(line.stream, f"{line.time} ".encode() + line.text if timestamps else line.text)

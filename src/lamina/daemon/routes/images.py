@@ -1,0 +1,211 @@
+"""Images (Engine API, "Image"): list, inspect, history, import, load, save, tag, delete, prune; lamina's verify."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from lamina.api.errors import error_body
+from lamina.api.filters import Filters
+from lamina.build.config import apply_changes
+from lamina.container.times import parse_moment
+from lamina.daemon.http import Request, Response, StreamingResponse, json_response
+from lamina.daemon.http.message import InvalidRequest, encode_json
+from lamina.daemon.render import images as render
+from lamina.daemon.router import Route
+from lamina.engine import Engine
+from lamina.engine.events import Event
+from lamina.errors import LaminaError, Unsupported
+from lamina.image.history import history
+from lamina.image.listing import ImageQuery, select_images
+from lamina.image.load import load
+from lamina.image.removal import Removed
+from lamina.image.rootfs import import_rootfs
+from lamina.image.save import save, select
+from lamina.image.verify import verify
+from lamina.oci.platform import Platform
+from lamina.oci.reference import Reference
+
+_LIST_FILTERS = ("before", "dangling", "label", "label!", "reference", "since", "until")
+_PRUNE_FILTERS = ("dangling", "label", "label!", "until")
+
+
+class PullUnsupported(Unsupported):
+    """Images cannot be fetched from registries yet."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"pull access for {name} is not available: lamina cannot pull from registries yet; "
+            "use lamina bootstrap, docker import or docker load"
+        )
+
+
+def routes(engine: Engine) -> list[Route]:
+    """The endpoints of this module."""
+    resource = _Images(engine)
+    return [
+        Route("GET", "/images/json", resource.list_all),
+        Route("POST", "/images/create", resource.create),
+        Route("POST", "/images/load", resource.load),
+        Route("GET", "/images/get", resource.save_several),
+        Route("POST", "/images/prune", resource.prune),
+        Route("GET", "/images/{name:path}/json", resource.inspect),
+        Route("GET", "/images/{name:path}/history", resource.history),
+        Route("GET", "/images/{name:path}/get", resource.save_one),
+        Route("POST", "/images/{name:path}/tag", resource.tag),
+        Route("DELETE", "/images/{name:path}", resource.delete),
+        Route("POST", "/lamina/images/{name:path}/verify", resource.verify),
+    ]
+
+
+class _Images:
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def list_all(self, request: Request) -> Response:
+        filters = Filters.parse(request.query("filters"), _LIST_FILTERS)
+        query = ImageQuery(
+            include_intermediate=request.flag("all"),
+            dangling=filters.boolean("dangling"),
+            labels=filters.values_of("label"),
+            without_labels=filters.values_of("label!"),
+            references=filters.values_of("reference"),
+            before=next(iter(filters.values_of("before")), None),
+            since=next(iter(filters.values_of("since")), None),
+            until_ns=_until(filters),
+        )
+        shared = request.flag("shared-size")
+        chosen = select_images(self._engine.images, query)
+        return json_response([render.summary(image, self._engine, shared=shared) for image in chosen])
+
+    async def inspect(self, request: Request) -> Response:
+        image = self._engine.images.find(request.path_params["name"])
+        return json_response(render.inspect(image, self._engine))
+
+    async def history(self, request: Request) -> Response:
+        image = self._engine.images.find(request.path_params["name"])
+        steps = history(image, self._engine.images, self._engine.content)
+        return json_response([render.history_item(step) for step in steps])
+
+    async def create(self, request: Request) -> StreamingResponse:
+        source = request.query("fromSrc")
+        if request.query("fromImage"):
+            raise PullUnsupported(request.query("fromImage"))
+        if not source:
+            raise InvalidRequest("fromImage or fromSrc is needed")
+        if source != "-":
+            raise Unsupported(f"import from {source}: lamina imports from the request's body (fromSrc=-) so far")
+        repository, tag = request.query("repo"), request.query("tag")
+        name = Reference.parse_tagged(f"{repository}:{tag}" if tag else repository) if repository else None
+        run = apply_changes({}, request.query_all("changes"))
+        platform = Platform.parse(request.query("platform")) if request.query("platform") else None
+        return StreamingResponse(self._import(request, source, name, run, platform))
+
+    async def _import(
+        self, request: Request, source: str, name: Reference | None, run: dict[str, Any], platform: Platform | None
+    ) -> AsyncIterator[bytes]:
+        engine = self._engine
+        try:
+            image = await import_rootfs(
+                engine.images,
+                engine.intake,
+                aiter(request.body),
+                source=source,
+                run=run,
+                tag=name,
+                message=request.query("message") or None,
+                platform=platform,
+            )
+        except LaminaError as error:
+            yield _stream_error(error)
+            return
+        engine.events.publish(Event("image", "import", image.image_id, {"name": image.image_id}))
+        yield _line({"status": image.image_id})
+
+    async def load(self, request: Request) -> StreamingResponse:
+        return StreamingResponse(self._load(request))
+
+    async def _load(self, request: Request) -> AsyncIterator[bytes]:
+        engine = self._engine
+        try:
+            loaded = await load(engine.images, engine.intake, aiter(request.body))
+        except LaminaError as error:
+            yield _stream_error(error)
+            return
+        for item in loaded:
+            engine.events.publish(Event("image", "load", item.image.image_id, {"name": item.image.image_id}))
+            for name in item.names:
+                yield _line({"stream": f"Loaded image: {name.familiar}\n"})
+            if not item.names:
+                yield _line({"stream": f"Loaded image ID: {item.image.image_id}\n"})
+
+    async def save_one(self, request: Request) -> StreamingResponse:
+        return self._save([request.path_params["name"]])
+
+    async def save_several(self, request: Request) -> StreamingResponse:
+        names = [name for text in request.query_all("names") for name in text.split(",") if name]
+        return self._save(names)
+
+    def _save(self, names: list[str]) -> StreamingResponse:
+        selections = select(self._engine.images, names)
+        for selection in selections:
+            image_id = selection.image.image_id
+            self._engine.events.publish(Event("image", "save", image_id, {"name": image_id}))
+        return StreamingResponse(save(selections, self._engine.content), "application/x-tar")
+
+    async def tag(self, request: Request) -> Response:
+        image = self._engine.images.find(request.path_params["name"])
+        repository, tag = request.query("repo"), request.query("tag")
+        name = Reference.parse_tagged(f"{repository}:{tag}" if tag else repository)
+        if name.digest is not None:
+            raise InvalidRequest("refusing to create a tag with a digest reference")
+        await self._engine.images.tag(image.image_id, [name])
+        self._engine.events.publish(Event("image", "tag", image.image_id, {"name": name.familiar}))
+        return Response(201)
+
+    async def delete(self, request: Request) -> Response:
+        removed = await self._engine.removal.remove(
+            request.path_params["name"], force=request.flag("force"), prune_parents=not request.flag("noprune")
+        )
+        return json_response(self._tell(removed))
+
+    async def prune(self, request: Request) -> Response:
+        filters = Filters.parse(request.query("filters"), _PRUNE_FILTERS)
+        dangling_only = filters.boolean("dangling") is not False
+        query = ImageQuery(
+            dangling=True if dangling_only else None,
+            labels=filters.values_of("label"),
+            without_labels=filters.values_of("label!"),
+            until_ns=_until(filters),
+        )
+        removed = await self._engine.removal.prune(select_images(self._engine.images, query))
+        return json_response({"ImagesDeleted": self._tell(removed) or None, "SpaceReclaimed": removed.freed_bytes})
+
+    async def verify(self, request: Request) -> StreamingResponse:
+        image = self._engine.images.find(request.path_params["name"])
+        return StreamingResponse(self._verify_lines(image.image_id))
+
+    async def _verify_lines(self, image_id: Any) -> AsyncIterator[bytes]:
+        async for blob in verify(self._engine.images.get(image_id), self._engine.content):
+            yield _line({"kind": blob.kind, "digest": blob.digest, "size": blob.size_bytes, "status": blob.status})
+
+    def _tell(self, removed: Removed) -> list[dict[str, str]]:
+        for name in removed.untagged:
+            self._engine.events.publish(Event("image", "untag", name, {"name": name}))
+        for image_id in removed.deleted:
+            self._engine.events.publish(Event("image", "delete", image_id, {"name": image_id}))
+        return [{"Untagged": name} for name in removed.untagged] + [{"Deleted": str(i)} for i in removed.deleted]
+
+
+def _until(filters: Filters) -> int | None:
+    values = filters.values_of("until")
+    return parse_moment(values[0]) if values else None
+
+
+def _line(fields: dict[str, Any]) -> bytes:
+    return encode_json(fields) + b"\r\n"
+
+
+def _stream_error(error: LaminaError) -> bytes:
+    """An error after a stream has begun."""
+    return _line({"errorDetail": error_body(error), "error": error.message})

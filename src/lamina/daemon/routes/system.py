@@ -1,0 +1,231 @@
+"""Ping, version, info, events, disk use (Engine API, "System"), and lamina's own verify."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+from lamina.api import versions
+from lamina.api.filters import Filters
+from lamina.container.times import parse_moment, rfc3339
+from lamina.daemon.http import Request, Response, StreamingResponse, json_response
+from lamina.daemon.http.message import encode_json
+from lamina.daemon.render import images as render_images
+from lamina.daemon.router import Route
+from lamina.engine import Engine
+from lamina.engine.events import Event
+from lamina.engine.info import host_facts, lamina_version
+from lamina.runtime.probe import Tool
+
+_EVENT_FILTERS = ("config", "container", "daemon", "event", "image", "label", "network", "node", "plugin", "scope",
+                  "secret", "service", "type", "volume")  # fmt: skip
+
+
+def routes(engine: Engine) -> list[Route]:
+    """The endpoints of this module."""
+    resource = _System(engine)
+    return [
+        Route("GET", "/_ping", resource.ping),
+        Route("HEAD", "/_ping", resource.ping),
+        Route("GET", "/version", resource.version),
+        Route("GET", "/info", resource.info),
+        Route("GET", "/events", resource.events),
+        Route("GET", "/system/df", resource.disk_use),
+    ]
+
+
+class _System:
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._facts = host_facts()
+
+    async def ping(self, request: Request) -> Response:
+        headers = {
+            "Builder-Version": "1",
+            "Cache-Control": "no-cache, no-store, must-revalidate",
+            "Pragma": "no-cache",
+            "Swarm": "inactive",
+        }
+        return Response(200, b"OK", "text/plain; charset=utf-8", headers)
+
+    async def version(self, request: Request) -> Response:
+        tools = self._engine.tools
+        engine_details = {
+            "ApiVersion": versions.CURRENT,
+            "MinAPIVersion": versions.MINIMUM,
+            "Os": "linux",
+            "Arch": _go_architecture(self._facts.architecture),
+            "KernelVersion": self._facts.kernel,
+            "Experimental": "false",
+            "GitCommit": "",
+            "GoVersion": "",
+            "BuildTime": "",
+        }
+        components = [{"Name": "Engine", "Version": lamina_version(), "Details": engine_details}]
+        components += [_component(tool) for tool in (tools.runtime, tools.monitor, tools.init) if tool is not None]
+        return json_response(
+            {
+                "Platform": {"Name": "lamina"},
+                "Components": components,
+                "Version": lamina_version(),
+                "ApiVersion": versions.CURRENT,
+                "MinAPIVersion": versions.MINIMUM,
+                "GitCommit": "",
+                "GoVersion": "",
+                "Os": "linux",
+                "Arch": _go_architecture(self._facts.architecture),
+                "KernelVersion": self._facts.kernel,
+                "BuildTime": "",
+            }
+        )
+
+    async def info(self, request: Request) -> Response:
+        return json_response(self._info())
+
+    def _info(self) -> dict[str, Any]:
+        engine, facts = self._engine, self._facts
+        statuses = [record.state.status for record in engine.containers]
+        running, paused = statuses.count("running"), statuses.count("paused")
+        layout = engine.hierarchies.layout
+        has_memory = engine.hierarchies.directory("/", "memory") is not None
+        init = engine.tools.init
+        warnings = [] if engine.networks.pool else ["WARNING: the bridge network is not available"]
+        return {
+            "ID": engine.networks.ids["bridge"][:36],
+            "Containers": len(statuses),
+            "ContainersRunning": running,
+            "ContainersPaused": paused,
+            "ContainersStopped": len(statuses) - running - paused,
+            "Images": sum(1 for _ in engine.images),
+            "Driver": engine.lowers.name,
+            "DriverStatus": [["Layers", "indexed in place" if engine.lowers.name == "erofs" else "extracted"]],
+            "Plugins": {
+                "Volume": ["local"],
+                "Network": ["bridge", "host", "null"],
+                "Authorization": None,
+                "Log": ["json-file", "local", "none"],
+            },
+            "MemoryLimit": has_memory,
+            "SwapLimit": has_memory,
+            "CpuCfsPeriod": True,
+            "CpuCfsQuota": True,
+            "CPUShares": True,
+            "CPUSet": True,
+            "PidsLimit": True,
+            "OomKillDisable": layout != "v2",
+            "IPv4Forwarding": True,
+            "Debug": False,
+            "NFd": 0,
+            "NGoroutines": 0,
+            "SystemTime": rfc3339(time.time_ns()),
+            "LoggingDriver": "json-file",
+            "CgroupDriver": "cgroupfs",
+            "CgroupVersion": "2" if layout == "v2" else "1",
+            "NEventsListener": engine.events.listener_count,
+            "KernelVersion": facts.kernel,
+            "OperatingSystem": facts.operating_system,
+            "OSVersion": facts.os_version,
+            "OSType": "linux",
+            "Architecture": facts.architecture,
+            "IndexServerAddress": "https://index.docker.io/v1/",
+            "RegistryConfig": {
+                "InsecureRegistryCIDRs": ["127.0.0.0/8", "::1/128"],
+                "IndexConfigs": {},
+                "Mirrors": None,
+            },
+            "NCPU": facts.cpus,
+            "MemTotal": facts.memory,
+            "GenericResources": None,
+            "DockerRootDir": str(engine.options.root),
+            "HttpProxy": "",
+            "HttpsProxy": "",
+            "NoProxy": "",
+            "Name": facts.name,
+            "Labels": [],
+            "ExperimentalBuild": False,
+            "ServerVersion": lamina_version(),
+            "Runtimes": {engine.tools.runtime.name: {"path": engine.tools.runtime.path}},
+            "DefaultRuntime": engine.tools.runtime.name,
+            "Swarm": {
+                "NodeID": "",
+                "NodeAddr": "",
+                "LocalNodeState": "inactive",
+                "ControlAvailable": False,
+                "Error": "",
+                "RemoteManagers": None,
+            },
+            "LiveRestoreEnabled": True,
+            "Isolation": "",
+            "InitBinary": init.name if init else "",
+            "ContainerdCommit": {"ID": ""},
+            "RuncCommit": {"ID": engine.tools.runtime.version},
+            "InitCommit": {"ID": init.version if init else ""},
+            "SecurityOptions": ["name=seccomp,profile=builtin"],
+            "CDISpecDirs": [],
+            "Warnings": warnings,
+        }
+
+    async def events(self, request: Request) -> StreamingResponse:
+        filters = Filters.parse(request.query("filters"), _EVENT_FILTERS)
+        since, until = request.query("since"), request.query("until")
+        stream = self._engine.events.follow(
+            lambda event: _event_matches(event, filters),
+            since_ns=parse_moment(since) if since else None,
+            until_ns=parse_moment(until) if until else None,
+        )
+        return StreamingResponse(_render_events(stream))
+
+    async def disk_use(self, request: Request) -> Response:
+        engine = self._engine
+        images = [render_images.summary(image, engine, shared=True) for image in engine.images]
+        layers = {d for image in engine.images for d in image.config.diff_ids}
+        return json_response(
+            {
+                "LayersSize": sum(engine.content.size(d) for d in layers if engine.content.exists(d)),
+                "Images": images,
+                "Containers": [],
+                "Volumes": [],
+                "BuildCache": [],
+            }
+        )
+
+
+async def _render_events(stream: AsyncIterator[Event]) -> AsyncIterator[bytes]:
+    async for event in stream:
+        fields: dict[str, Any] = {
+            "Type": event.kind,
+            "Action": event.action,
+            "Actor": {"ID": event.actor_id, "Attributes": dict(event.attributes)},
+            "scope": "local",
+            "time": event.time_ns // 1_000_000_000,
+            "timeNano": event.time_ns,
+        }
+        if event.kind in ("container", "image"):
+            fields |= {"status": event.action, "id": event.actor_id, "from": event.attributes.get("image", "")}
+        yield encode_json(fields) + b"\n"
+
+
+def _event_matches(event: Event, filters: Filters) -> bool:
+    name = event.attributes.get("name", "")
+    if not filters.allows("type", event.kind) or not filters.allows("event", event.action):
+        return False
+    for kind in ("container", "image", "network", "volume"):
+        values = filters.values_of(kind)
+        if values and not (
+            event.kind == kind
+            and any(event.actor_id.startswith(v) or v in (name, event.attributes.get("image")) for v in values)
+        ):
+            return False
+    return all(
+        key in event.attributes and (not equals or event.attributes[key] == value)
+        for key, equals, value in (text.partition("=") for text in filters.values_of("label"))
+    )
+
+
+def _component(tool: Tool) -> dict[str, Any]:
+    return {"Name": tool.name, "Version": tool.version, "Details": {"GitCommit": ""}}
+
+
+def _go_architecture(machine: str) -> str:
+    return {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine)

@@ -1,0 +1,41 @@
+"""What is wrong with a Dockerfile, and where."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lamina.errors import InvalidArgument
+
+_CONTEXT = 2
+
+
+class DockerfileError(InvalidArgument):
+    """A Dockerfile cannot be read: the file, the lines and what is wrong with them, with the lines shown."""
+
+    def __init__(
+        self, detail: str, *, line: int = 0, end_line: int = 0, filename: str = "Dockerfile", source: Sequence[str] = ()
+    ) -> None:
+        self.detail = detail
+        self.line = line
+        self.end_line = max(line, end_line)
+        self.filename = filename
+        where = f" line {line}" if line else ""
+        excerpt = _excerpt(source, line, self.end_line, filename)
+        super().__init__(f"dockerfile parse error{where}: {detail}" + (f"\n{excerpt}" if excerpt else ""))
+
+    def located(self, line: int, end_line: int, filename: str, source: Sequence[str]) -> DockerfileError:
+        """The same error with its place, if it has none yet."""
+        if self.line:
+            return self
+        return DockerfileError(self.detail, line=line, end_line=end_line, filename=filename, source=source)
+
+
+def _excerpt(source: Sequence[str], line: int, end_line: int, filename: str) -> str:
+    """The lines around an error, the wrong ones marked."""
+    if not source or not line:
+        return ""
+    rows = [f"{filename}:{line}", "-" * 20]
+    for number in range(max(1, line - _CONTEXT), min(len(source), end_line + _CONTEXT) + 1):
+        mark = ">>>" if line <= number <= end_line else "   "
+        rows.append(f"{number:4} | {mark} {source[number - 1]}".rstrip())
+    return "\n".join([*rows, "-" * 20])

@@ -1,0 +1,180 @@
+"""Opening an engine: services made in the order in which they stand on each other, and reconciled with what was left."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from lamina.container import store as container_store
+from lamina.container.creation import Creation
+from lamina.container.lifecycle import Emit, Lifecycle
+from lamina.container.processes import ContainerProcesses, live_endpoints
+from lamina.container.record import Record
+from lamina.container.store import ContainerStore
+from lamina.content import ContentStore
+from lamina.engine.events import Event, EventLog
+from lamina.errors import Unavailable
+from lamina.image import store as image_store
+from lamina.image.intake import LayerIntake
+from lamina.image.removal import ImageRemoval, ImageUser
+from lamina.image.store import ImageStore
+from lamina.layer.ingest import Limits
+from lamina.linux.cgroups import Hierarchies
+from lamina.linux.files import lock_exclusively
+from lamina.network import NetworkService
+from lamina.oci.digest import ImageID
+from lamina.runtime.monitor import Monitor
+from lamina.runtime.oci_runtime import OciRuntime
+from lamina.runtime.probe import Tools, find_tools
+from lamina.snapshot import LayerTrees, LowerDriver, Snapshots, choose_driver
+from lamina.state import Database
+from lamina.volume import VolumeStore
+from lamina.volume import store as volume_store
+
+
+class RootLocked(Unavailable):
+    """Another process owns the state root."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(f"state root {root} is in use by another lamina daemon")
+        self.root = root
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """Where an engine keeps its state, and what it may call its own on the host."""
+
+    root: Path = Path("/var/lib/lamina")
+    run_root: Path = Path("/run/lamina")
+    bridge: str = "lamina0"
+    bip: str | None = None
+    nft_table: str = "lamina"
+    runtime: str | None = None
+    storage_driver: str | None = None
+    layer_limits: Limits = Limits()
+
+
+@dataclass(frozen=True)
+class Engine:
+    """The services of one state root. It composes them and has no behaviour of its own."""
+
+    options: EngineOptions
+    tools: Tools
+    hierarchies: Hierarchies
+    database: Database
+    content: ContentStore
+    trees: LayerTrees
+    lowers: LowerDriver
+    snapshots: Snapshots
+    images: ImageStore
+    intake: LayerIntake
+    removal: ImageRemoval
+    volumes: VolumeStore
+    networks: NetworkService
+    runtime: OciRuntime
+    containers: ContainerStore
+    processes: ContainerProcesses
+    creation: Creation
+    lifecycle: Lifecycle
+    events: EventLog
+    lock_fd: int
+
+    async def close(self) -> None:
+        """Let go of everything. Running containers go on; without any, what was made on the host goes away."""
+        await self.lifecycle.close()
+        running = any(record.state.has_process for record in self.containers)
+        await self.networks.close(remove=not running)
+        self.lowers.close()
+        await self.database.close()
+        os.close(self.lock_fd)
+
+
+async def open_engine(options: EngineOptions) -> Engine:
+    """Open the engine of a state root and find again what runs.
+
+    Raises RootLocked, ToolMissing, DatabaseDamaged or UnknownDriver.
+    """
+    root, run_root = options.root.absolute(), options.run_root.absolute()
+    root.mkdir(mode=0o711, parents=True, exist_ok=True)
+    run_root.mkdir(mode=0o711, parents=True, exist_ok=True)
+    lock_fd = lock_exclusively(root / "lock")
+    if lock_fd is None:
+        raise RootLocked(root)
+    tools = find_tools(options.runtime)
+    schemas = (image_store.SCHEMA, container_store.SCHEMA, volume_store.SCHEMA)
+    database = await Database.open(root / "state.db", schemas)
+    content = ContentStore(root / "content")
+    content.open()
+    trees = LayerTrees(root / "snapshot" / "trees", content)
+    trees.open()
+    lowers = choose_driver(root / "snapshot", content, trees, options.storage_driver)
+    images = ImageStore(database, content)
+    await images.open()
+    containers = ContainerStore(database)
+    await containers.open()
+    volumes = VolumeStore(database, root / "volume")
+    await volumes.open()
+    ids = [record.id for record in containers]
+    snapshots = Snapshots(root / "snapshot" / "rw", run_root / "rootfs", lowers)
+    snapshots.open(ids)
+    networks = NetworkService(
+        root / "network",
+        run_root / "netns",
+        bridge=options.bridge,
+        bip=options.bip,
+        table=options.nft_table,
+    )
+    await networks.start(live_endpoints(list(containers)))
+    runtime = OciRuntime(tools.runtime, run_root / "runtime")
+    processes = ContainerProcesses(
+        root / "container",
+        run_root / "container",
+        snapshots=snapshots,
+        networks=networks,
+        runtime=runtime,
+        monitor=Monitor(tools.monitor, runtime),
+        init_path=tools.init.path if tools.init else None,
+    )
+    events = EventLog()
+    hierarchies = Hierarchies.of_host()
+    lifecycle = Lifecycle(containers, processes, snapshots, volumes, _emitter(events))
+    await lifecycle.adopt()
+    processes.open(ids)
+    removal = ImageRemoval(images, content, trees, lowers, lambda image_id: _users(containers, image_id))
+    await removal.collect_garbage()
+    return Engine(
+        options=options,
+        tools=tools,
+        hierarchies=hierarchies,
+        database=database,
+        content=content,
+        trees=trees,
+        lowers=lowers,
+        snapshots=snapshots,
+        images=images,
+        intake=LayerIntake(content, trees, options.layer_limits),
+        removal=removal,
+        volumes=volumes,
+        networks=networks,
+        runtime=runtime,
+        containers=containers,
+        processes=processes,
+        creation=Creation(containers, snapshots, volumes, hierarchies),
+        lifecycle=lifecycle,
+        events=events,
+        lock_fd=lock_fd,
+    )
+
+
+def _users(containers: ContainerStore, image_id: ImageID) -> Iterable[ImageUser]:
+    return [ImageUser(r.id, r.state.has_process) for r in containers if r.image_id == image_id]
+
+
+def _emitter(events: EventLog) -> Emit:
+    def emit(action: str, record: Record, attributes: Mapping[str, str]) -> None:
+        described = {"image": record.image_name, "name": record.name, **(record.config.labels or {}), **attributes}
+        events.publish(Event("container", action, record.id, described))
+
+    return emit
