@@ -22,7 +22,7 @@ class SourceNotFound(InvalidArgument):
     """COPY or ADD names what is not there."""
 
     def __init__(self, keyword: str, path: str, place: str) -> None:
-        where = "build context or excluded by .dockerignore" if not place else place
+        where = place or "build context or excluded by .dockerignore"
         super().__init__(f"{keyword} failed: file not found in {where}: stat {path}: file does not exist")
         self.path = path
 

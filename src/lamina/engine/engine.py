@@ -7,6 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from lamina.build import cache as build_cache
+from lamina.build.builder import Builder
+from lamina.build.cache import BuildCache
+from lamina.build.running import StepRunner
 from lamina.container import store as container_store
 from lamina.container.creation import Creation
 from lamina.container.lifecycle import Emit, Lifecycle
@@ -78,6 +82,7 @@ class Engine:
     processes: ContainerProcesses
     creation: Creation
     lifecycle: Lifecycle
+    builder: Builder
     events: EventLog
     lock_fd: int
 
@@ -103,7 +108,7 @@ async def open_engine(options: EngineOptions) -> Engine:
     if lock_fd is None:
         raise RootLocked(root)
     tools = find_tools(options.runtime)
-    schemas = (image_store.SCHEMA, container_store.SCHEMA, volume_store.SCHEMA)
+    schemas = (image_store.SCHEMA, container_store.SCHEMA, volume_store.SCHEMA, build_cache.SCHEMA)
     database = await Database.open(root / "state.db", schemas)
     content = ContentStore(root / "content")
     content.open()
@@ -142,6 +147,10 @@ async def open_engine(options: EngineOptions) -> Engine:
     lifecycle = Lifecycle(containers, processes, snapshots, volumes, _emitter(events))
     await lifecycle.adopt()
     processes.open(ids)
+    intake = LayerIntake(content, trees, options.layer_limits)
+    runner = StepRunner(run_root / "build", snapshots, networks, runtime)
+    builder = Builder(root / "build", images, intake, runner, BuildCache(database, images))
+    await builder.open()
     removal = ImageRemoval(images, content, trees, lowers, lambda image_id: _users(containers, image_id))
     await removal.collect_garbage()
     return Engine(
@@ -154,7 +163,7 @@ async def open_engine(options: EngineOptions) -> Engine:
         lowers=lowers,
         snapshots=snapshots,
         images=images,
-        intake=LayerIntake(content, trees, options.layer_limits),
+        intake=intake,
         removal=removal,
         volumes=volumes,
         networks=networks,
@@ -163,6 +172,7 @@ async def open_engine(options: EngineOptions) -> Engine:
         processes=processes,
         creation=Creation(containers, snapshots, volumes, hierarchies),
         lifecycle=lifecycle,
+        builder=builder,
         events=events,
         lock_fd=lock_fd,
     )
