@@ -129,8 +129,10 @@ class Lifecycle:
         self.console(record.id).end_subscriptions()
         code = error.exit_code if isinstance(error, ContainerStartError) else _START_FAILED
         text = error.message if isinstance(error, LaminaError) else str(error)
-        await self._store.put(record.with_state(exit_code=code, error=text))
+        failed = await self._store.put(record.with_state(exit_code=code, error=text))
         self._waiters.tell_exit(record.id, code)
+        if failed.host_config.auto_remove:
+            await self._remove(failed, volumes=True)
 
     async def stop(self, container_id: str, timeout_s: int | None = None, signal_name: str | None = None) -> None:
         """Ask the process to end, and kill it if it has not after *timeout_s* (-1: never). Raises AlreadyStopped."""

@@ -31,7 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     level = logging.DEBUG if arguments.debug else logging.INFO
     logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("asyncio").setLevel(logging.WARNING)
+    for noisy in ("asyncio", "pyroute2"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
     if os.geteuid() != 0:
         print("lamina daemon: it needs root; try: sudo lamina daemon", file=sys.stderr)
         return 1

@@ -16,8 +16,8 @@ class Mount:
     """A mount inside the container, in fstab's terms."""
 
     destination: str
-    source: str
     kind: str
+    source: str
     options: Sequence[str] = ()
 
 
