@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lamina.errors import InvalidArgument
 
+_HOSTS = Path("/etc/hosts")
 _RESOLV = Path("/etc/resolv.conf")
 _RESOLVED_UPSTREAM = Path("/run/systemd/resolve/resolv.conf")
 _RESOLVED_STUB = "127.0.0.53"
@@ -35,14 +36,10 @@ def hosts(
 ) -> str:
     """/etc/hosts: the local names, the extra ones (``name:address``, address may be ``host-gateway``), the container's own.
 
-    Raises InvalidHost.
+    On the host's network the host's file takes the place of the local names. Raises InvalidHost.
     """
-    lines = list(_LOCAL_LINES)
-    for text in extra:
-        name, separator, address = text.partition("=" if "=" in text else ":")
-        if not separator or not name or not address:
-            raise InvalidHost(text)
-        lines.append(f"{gateway if address == 'host-gateway' else address}\t{name}")
+    lines = list(_LOCAL_LINES) if own_network else _host_names()
+    lines += [_extra_line(text, gateway) for text in extra]
     if ip and own_network:
         names = f"{hostname}.{domainname} {hostname}" if domainname else hostname
         lines.append(f"{ip}\t{names}")
@@ -55,9 +52,9 @@ def resolv_conf(
     """/etc/resolv.conf: the host's, with what was asked for in place of its lines.
 
     A resolver on the host's loopback cannot be reached from a network of one's own: systemd's stub is replaced by the servers behind it,
-    any other is left out; if none remains, public ones are used, as docker does.
+    any other is left out; if none remains, public ones are used, as docker does. On the host's network its loopback is the host's.
     """
-    host = _host_lines()
+    host = _host_lines() if own_network else _parse(_RESOLV)
     found = [value for key, value in host if key == "nameserver"]
     if own_network and not servers:
         found = [s for s in found if not _is_loopback(s)] or list(_PUBLIC)
@@ -69,6 +66,25 @@ def resolv_conf(
     if chosen:
         lines.append(f"options {' '.join(chosen)}")
     return "\n".join(lines) + "\n"
+
+
+def _extra_line(text: str, gateway: str) -> str:
+    name, _, address = text.partition("=" if "=" in text else ":")
+    if not name or any(c.isspace() or not c.isprintable() for c in name):
+        raise InvalidHost(text)
+    if address == "host-gateway":
+        return f"{gateway}\t{name}"
+    try:
+        return f"{ip_address(address)}\t{name}"
+    except ValueError:
+        raise InvalidHost(text) from None
+
+
+def _host_names() -> list[str]:
+    try:
+        return _HOSTS.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return list(_LOCAL_LINES)
 
 
 def _host_lines() -> list[tuple[str, str]]:
@@ -86,9 +102,9 @@ def _parse(path: Path) -> list[tuple[str, str]]:
         return []
     result = []
     for line in text.splitlines():
-        key, _, value = line.strip().partition(" ")
-        if key and key[0] not in "#;":
-            result.append((key, value.strip()))
+        words = line.split(None, 1)
+        if len(words) == 2 and words[0][0] not in "#;":
+            result.append((words[0], words[1].strip()))
     return result
 
 
