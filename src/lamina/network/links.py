@@ -6,7 +6,8 @@ by a thread of its own inside the namespace.
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
@@ -43,17 +44,16 @@ class Links:
     def ensure_bridge(self, gateway: IPv4Interface) -> None:
         """Make the bridge, or check the one that is there, with its address, up. Raises BridgeUnavailable."""
         netlink = self._netlink
-        found = netlink.link_lookup(ifname=self._bridge)
-        if not found:
-            netlink.link("add", ifname=self._bridge, kind="bridge")
-            found = netlink.link_lookup(ifname=self._bridge)
-        self._index = found[0]
-        (link,) = netlink.get_links(self._index)
-        if link.get(("linkinfo", "kind")) != "bridge":
-            raise BridgeUnavailable(f"{self._bridge} exists and is no bridge")
-        if str(gateway) not in self._addresses(self._index):
-            netlink.addr("add", index=self._index, address=str(gateway.ip), prefixlen=gateway.network.prefixlen)
-        netlink.link("set", index=self._index, state="up")
+        with self._refusal_told():
+            if not netlink.link_lookup(ifname=self._bridge):
+                netlink.link("add", ifname=self._bridge, kind="bridge")
+            index = self._find_bridge()
+            if index is None:
+                raise BridgeUnavailable(f"{self._bridge} exists and is no bridge")
+            if str(gateway) not in self._addresses(index):
+                netlink.addr("add", index=index, address=str(gateway.ip), prefixlen=gateway.network.prefixlen)
+            netlink.link("set", index=index, state="up")
+        self._index = index
 
     def bridge_address(self) -> IPv4Interface | None:
         """The address that the bridge has, if there is one."""
@@ -79,11 +79,11 @@ class Links:
     def add_endpoint(self, pin: Path, interface: str, inner: InnerEnd) -> None:
         """Make a namespace pinned at *pin*, whose ``eth0`` is joined to the bridge through *interface*.
 
-        On failure nothing is left behind.
+        On failure nothing is left behind. Raises BridgeUnavailable if the kernel refuses, OSError.
         """
         namespaces.create_network_namespace(pin)
         try:
-            with open(pin, "rb") as file:
+            with self._refusal_told(), open(pin, "rb") as file:
                 peer = {"ifname": "eth0", "net_ns_fd": file.fileno(), "address": inner.mac}
                 self._netlink.link("add", ifname=interface, kind="veth", master=self._index, state="up", peer=peer)
             namespaces.in_network_namespace(pin, lambda: self._configure_inner(inner))
@@ -92,9 +92,13 @@ class Links:
             raise
 
     def add_isolated(self, pin: Path) -> None:
-        """Make a namespace with nothing but loopback."""
+        """Make a namespace with nothing but loopback. On failure nothing is left behind."""
         namespaces.create_network_namespace(pin)
-        namespaces.in_network_namespace(pin, self._configure_loopback)
+        try:
+            namespaces.in_network_namespace(pin, self._configure_loopback)
+        except BaseException:
+            namespaces.remove_network_namespace(pin)
+            raise
 
     def remove_endpoint(self, pin: Path, interface: str | None) -> None:
         """Remove an endpoint; what is gone already is no error."""
@@ -115,14 +119,32 @@ class Links:
         ]
 
     def remove_bridge(self) -> None:
-        """Remove the bridge; gone already is no error."""
-        for index in self._netlink.link_lookup(ifname=self._bridge):
+        """Remove the bridge; gone already is no error, and what has its name but is no bridge is not ours to remove."""
+        index = self._find_bridge()
+        if index is not None:
             self._netlink.link("del", index=index)
         self._index = 0
 
     def close(self) -> None:
         """Let go of the netlink socket."""
         self._netlink.close()
+
+    def _find_bridge(self) -> int | None:
+        for index in self._netlink.link_lookup(ifname=self._bridge):
+            (link,) = self._netlink.get_links(index)
+            if link.get(("linkinfo", "kind")) == "bridge":
+                return int(index)
+        return None
+
+    @contextmanager
+    def _refusal_told(self) -> Iterator[None]:
+        """What the kernel refuses is told as BridgeUnavailable."""
+        from pyroute2.netlink.exceptions import NetlinkError  # imported by IPRoute already
+
+        try:
+            yield
+        except NetlinkError as error:
+            raise BridgeUnavailable(f"{self._bridge}: {error}") from error
 
     def _addresses(self, index: int) -> list[str]:
         found = self._netlink.get_addr(family=2, index=index)
