@@ -32,6 +32,18 @@ class AddressInUse(Conflict):
 class InvalidSubnet(InvalidArgument):
     """A subnet cannot be used for a network."""
 
+    def __init__(self, text: str, reason: str) -> None:
+        super().__init__(f"invalid bridge address {text!r}: {reason}")
+        self.text = text
+
+
+class InvalidAddress(InvalidArgument):
+    """What was asked for as an address of an endpoint is none. *kind* is IPv4 or MAC."""
+
+    def __init__(self, kind: str, text: str) -> None:
+        super().__init__(f"invalid {kind} address: {text!r}")
+        self.text = text
+
 
 class BridgeUnavailable(Unavailable):
     """The bridge network could not be set up on this host; ``none`` and ``host`` work."""

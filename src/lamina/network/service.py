@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import secrets
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,14 @@ from typing import TypeVar
 
 from lamina.linux.files import write_atomically
 from lamina.network import firewall
-from lamina.network.errors import BridgeUnavailable
+from lamina.network.errors import (
+    AddressInUse,
+    BridgeUnavailable,
+    InvalidAddress,
+    InvalidSubnet,
+    NetworkNotFound,
+    NoAddressLeft,
+)
 from lamina.network.ipam import AddressPool
 from lamina.network.links import INTERFACE_PREFIX, InnerEnd, Links
 
@@ -28,6 +36,8 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 _FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
 BUILT_IN = ("bridge", "host", "none")
+_LONGEST_PREFIX = 30
+_MAC = re.compile("[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 
 
 @dataclass(frozen=True)
@@ -47,11 +57,12 @@ class NetworkService:
     """The built-in networks. One bridge, one nftables table and one directory of pinned namespaces belong to it alone."""
 
     def __init__(self, root: Path, run_root: Path, *, bridge: str, bip: str | None, table: str, ready: int = 2) -> None:
+        """Touches nothing yet. *bip* is the bridge's address with its prefix length. Raises InvalidSubnet."""
         self._root = root
         self._pins = run_root
         self.bridge = bridge
         self.table = table
-        self._wanted_bip = IPv4Interface(bip) if bip else None
+        self._wanted_bip = _gateway_of(bip) if bip else None
         self._ready_count = ready
         self._ready: list[Endpoint] = []
         self._refill: asyncio.Task[None] | None = None
@@ -59,6 +70,7 @@ class NetworkService:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="network")
         self._links: Links | None = None
         self._pool: AddressPool | None = None
+        self._held: dict[str, IPv4Address] = {}  # by endpoint ID, so that a second release frees nobody else's address
         self._failure: BridgeUnavailable | None = None
         self.ids: dict[str, str] = {}
 
@@ -84,39 +96,48 @@ class NetworkService:
             _log.warning("%s", self._failure)
         for endpoint in kept:
             if endpoint.ip and self._pool is not None:
-                with suppress(Exception):
+                with suppress(AddressInUse):  # of another subnet, if the bridge's address was changed
                     self._pool.reserve(IPv4Address(endpoint.ip))
+                    self._held[endpoint.id] = IPv4Address(endpoint.ip)
         await self._in_thread(lambda: self._remove_strays(kept))
         self._fill_later()
 
     async def acquire(self, network: str, *, ip: str | None = None, mac: str | None = None) -> Endpoint:
-        """An endpoint in ``bridge`` or ``none``. Raises BridgeUnavailable, NoAddressLeft or AddressInUse."""
+        """An endpoint in ``bridge`` or ``none``. On failure, and when cancelled, nothing is left behind.
+
+        Raises NetworkNotFound, InvalidAddress, BridgeUnavailable, NoAddressLeft or AddressInUse.
+        """
         if network == "none":
-            endpoint = self._new_endpoint()
-            await self._in_thread(lambda: self._require_links().add_isolated(Path(endpoint.sandbox)))
-            return endpoint
+            return await self._make_isolated()
+        if network != "bridge":
+            raise NetworkNotFound(network)
         if self._failure is not None:
             raise self._failure
         if self._ready and ip is None and mac is None:
             self._fill_later()
             return self._ready.pop()
-        return await self._make(ip, mac)
+        address = _address_of(ip) if ip else None
+        if mac and not _MAC.fullmatch(mac):
+            raise InvalidAddress("MAC", mac)
+        try:
+            return await self._make(address, mac)
+        except (AddressInUse, NoAddressLeft):
+            if not self._ready and (self._refill is None or self._refill.done()):
+                raise
+        await self._give_up_ready()  # one of them may hold the address, and who asks comes before who may ask
+        try:
+            return await self._make(address, mac)
+        finally:
+            self._fill_later()
 
     async def release(self, endpoint: Endpoint) -> None:
-        """Remove an endpoint and free its address; gone already is no error."""
-        await self._in_thread(lambda: self._require_links().remove_endpoint(Path(endpoint.sandbox), endpoint.interface))
-        if endpoint.ip and self._pool is not None:
-            self._pool.release(IPv4Address(endpoint.ip))
+        """Remove an endpoint and free its address; gone already is no error. It is done to its end when cancelled too."""
+        await asyncio.shield(asyncio.ensure_future(self._remove(endpoint)))
 
     async def close(self, *, remove: bool) -> None:
         """Let go; with *remove* the bridge and its rules vanish too, which is for when no container uses them."""
         self._closing = True
-        if self._refill is not None:
-            self._refill.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._refill
-        while self._ready:
-            await self.release(self._ready.pop())
+        await self._give_up_ready()
         if remove and self._links is not None:
             await self._in_thread(self._links.remove_bridge)
             with suppress(BridgeUnavailable):
@@ -132,15 +153,25 @@ class NetworkService:
         if _FORWARDING.read_text().strip() != "1":
             _FORWARDING.write_text("1")
         await firewall.install(self.table, self.bridge, gateway.network)
-        self._pool = AddressPool("bridge", gateway)
+        self._pool = AddressPool(f"bridge ({self.ids['bridge']})", gateway)
 
-    async def _make(self, ip: str | None = None, mac: str | None = None) -> Endpoint:
+    async def _make_isolated(self) -> Endpoint:
+        endpoint = self._new_endpoint()
+        try:
+            await self._in_thread(lambda: self._require_links().add_isolated(Path(endpoint.sandbox)))
+        except BaseException:
+            self._undo(endpoint)
+            raise
+        return endpoint
+
+    async def _make(self, wanted: IPv4Address | None = None, mac: str | None = None) -> Endpoint:
         pool = self._pool
         assert pool is not None
-        address = IPv4Address(ip) if ip else pool.allocate()
-        if ip:
-            pool.reserve(address)
+        if wanted is not None:
+            pool.reserve(wanted)
+        address = wanted or pool.allocate()
         base = self._new_endpoint()
+        self._held[base.id] = address
         endpoint = Endpoint(
             base.id,
             base.sandbox,
@@ -156,9 +187,34 @@ class NetworkService:
                 lambda: self._require_links().add_endpoint(Path(endpoint.sandbox), endpoint.interface, inner)
             )
         except BaseException:
-            pool.release(address)
+            self._undo(endpoint)
             raise
         return endpoint
+
+    def _undo(self, endpoint: Endpoint) -> None:
+        """Remove what a failed or cancelled making left.
+
+        The thread may be in the midst of it: the removal comes next there, and before anything that the freed address is used for.
+        """
+        self._thread.submit(self._require_links().remove_endpoint, Path(endpoint.sandbox), endpoint.interface)
+        self._free(endpoint)
+
+    async def _remove(self, endpoint: Endpoint) -> None:
+        await self._in_thread(lambda: self._require_links().remove_endpoint(Path(endpoint.sandbox), endpoint.interface))
+        self._free(endpoint)
+
+    def _free(self, endpoint: Endpoint) -> None:
+        address = self._held.pop(endpoint.id, None)
+        if address is not None and self._pool is not None:
+            self._pool.release(address)
+
+    async def _give_up_ready(self) -> None:
+        """Stop making endpoints ahead and remove those that are ready."""
+        if self._refill is not None:
+            self._refill.cancel()
+            await asyncio.wait([self._refill])
+        while self._ready:
+            await self.release(self._ready.pop())
 
     def _fill_later(self) -> None:
         if self._failure is None and not self._closing and (self._refill is None or self._refill.done()):
@@ -169,6 +225,8 @@ class NetworkService:
         try:
             while len(self._ready) < self._ready_count:
                 self._ready.append(await self._make())
+        except NoAddressLeft:
+            _log.debug("no address is left for endpoints made ahead")
         except Exception:
             _log.warning("no endpoint could be made ahead", exc_info=True)
 
@@ -206,6 +264,25 @@ class NetworkService:
 
     async def _in_thread(self, function: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function)
+
+
+def _gateway_of(bip: str) -> IPv4Interface:
+    try:
+        gateway = IPv4Interface(bip)
+    except ValueError as error:
+        raise InvalidSubnet(bip, str(error)) from None
+    if gateway.network.prefixlen > _LONGEST_PREFIX:
+        raise InvalidSubnet(bip, "it leaves no address for a container; write it as 10.1.0.1/16")
+    if gateway.ip in (gateway.network.network_address, gateway.network.broadcast_address):
+        raise InvalidSubnet(bip, "it is the address of the network or of all its hosts, not of one")
+    return gateway
+
+
+def _address_of(text: str) -> IPv4Address:
+    try:
+        return IPv4Address(text)
+    except ValueError:
+        raise InvalidAddress("IPv4", text) from None
 
 
 def _mac_of(address: IPv4Address) -> str:
