@@ -57,7 +57,7 @@ async def read_logs(path: Path, query: LogQuery, next_change: Callable[[], Await
             file.seek(_tail_offset(file.fileno(), query))
         rest = b""
         while True:
-            more = not query.follow or await _is_last(file.tell(), path, next_change)
+            more = not query.follow or await _is_last(file.fileno(), file.tell(), next_change)
             while block := file.read(_BLOCK):
                 lines = (rest + block).split(b"\n")
                 rest = lines.pop()
@@ -72,9 +72,9 @@ async def read_logs(path: Path, query: LogQuery, next_change: Callable[[], Await
                 return
 
 
-async def _is_last(offset: int, path: Path, next_change: Callable[[], Awaitable[bool]]) -> bool:
+async def _is_last(fd: int, offset: int, next_change: Callable[[], Awaitable[bool]]) -> bool:
     """Whether what the file holds now is all there will be; waits while there is nothing new."""
-    if path.stat().st_size > offset:
+    if os.fstat(fd).st_size > offset:
         return False
     return not await next_change()
 

@@ -70,10 +70,10 @@ async def save(selections: Sequence[Selection], content: ContentStore) -> AsyncI
 
 
 def write_archive(target_fd: int, files: Mapping[str, Path], documents: Mapping[str, bytes]) -> None:
-    """Write the tar: blobs, then the documents that name them. Blocking; deterministic."""
+    """Write the tar, to a pipe or a file: blobs, then the documents that name them. Blocking; deterministic."""
     with (
         open(target_fd, "wb", buffering=_BUFFER_BYTES, closefd=False) as sink,
-        tarfile.TarFile(fileobj=sink, mode="w", format=tarfile.PAX_FORMAT, copybufsize=_BUFFER_BYTES) as archive,
+        tarfile.open(fileobj=sink, mode="w|", format=tarfile.PAX_FORMAT, bufsize=_BUFFER_BYTES) as archive,
     ):
         for directory in ("blobs", "blobs/sha256"):
             header = tarfile.TarInfo(directory)

@@ -1,0 +1,84 @@
+"""Where the daemon is, and starting one where none is."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+
+from lamina.errors import InvalidArgument, Unavailable
+
+DEFAULT_SOCKET = "/run/lamina/lamina.sock"
+_LOG = "/run/lamina/daemon.log"
+_START_TIMEOUT_S = 15.0
+
+
+class DaemonUnreachable(Unavailable):
+    """No daemon answers."""
+
+    def __init__(self, host: str) -> None:
+        super().__init__(f"Cannot connect to the lamina daemon at {host}. Is the lamina daemon running?")
+
+
+def choose_host(option: str | None) -> str | None:
+    """The host that the user named: by option, LAMINA_HOST or DOCKER_HOST; None if by none of them."""
+    return option or os.environ.get("LAMINA_HOST") or os.environ.get("DOCKER_HOST") or None
+
+
+def connect(host: str | None) -> socket.socket:
+    """Connect to a daemon; with no host named, to the default socket, where one is started if none answers.
+
+    Raises DaemonUnreachable or InvalidArgument.
+    """
+    if host is not None:
+        return _connect_to(host)
+    default = f"unix://{DEFAULT_SOCKET}"
+    try:
+        return _connect_to(default)
+    except DaemonUnreachable:
+        if os.geteuid() != 0:
+            raise
+    _start_daemon()
+    return _connect_to(default)
+
+
+def _connect_to(host: str) -> socket.socket:
+    scheme, _, rest = host.partition("://")
+    try:
+        if scheme == "unix":
+            connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            connection.connect(rest)
+            return connection
+        if scheme in ("tcp", "http"):
+            name, _, port = rest.rstrip("/").rpartition(":")
+            return socket.create_connection((name or "127.0.0.1", int(port)))
+    except (OSError, ValueError) as error:
+        raise DaemonUnreachable(host) from error
+    raise InvalidArgument(f"unable to parse docker host `{host}`")
+
+
+def _start_daemon() -> None:
+    """Start a daemon of its own session, and return when it listens."""
+    import subprocess
+
+    sys.stderr.write(f"lamina: starting the daemon in the background (log: {_LOG})\n")
+    os.makedirs(os.path.dirname(_LOG), exist_ok=True)
+    with open(_LOG, "ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "lamina.daemon.main"],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            cwd="/",
+        )
+    deadline = time.monotonic() + _START_TIMEOUT_S
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            _connect_to(f"unix://{DEFAULT_SOCKET}").close()
+        except DaemonUnreachable:
+            time.sleep(0.05)
+        else:
+            return
+    raise DaemonUnreachable(f"unix://{DEFAULT_SOCKET} (see {_LOG})")

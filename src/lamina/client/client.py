@@ -1,0 +1,187 @@
+"""Requests to the daemon: one connection each, on httptools' parser.
+
+Start-up counts here, so that nothing is imported that a short command does not need.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import httptools
+
+from lamina.api.errors import error_from
+from lamina.api.versions import CURRENT
+from lamina.client.address import connect
+from lamina.errors import Unavailable
+
+_READ_BYTES = 256 << 10
+
+Query = Mapping[str, object]
+
+
+class ConnectionCut(Unavailable):
+    """The daemon closed the connection in the middle of an answer."""
+
+    def __init__(self) -> None:
+        super().__init__("the daemon closed the connection before its answer was complete")
+
+
+class Response:
+    """An answer, read as it arrives."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._parser: Any = httptools.HttpResponseParser(self)
+        self._chunks: list[bytes] = []
+        self._complete = False
+        self._upgraded = False
+        self._head_done = False
+        self.headers: dict[str, str] = {}
+        self.rest = b""
+        while not self._head_done:
+            self._receive()
+        self.status: int = self._parser.get_status_code()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """httptools: one header."""
+        self.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+
+    def on_headers_complete(self) -> None:
+        """httptools: the head is complete."""
+        self._head_done = True
+
+    def on_body(self, data: bytes) -> None:
+        """httptools: a piece of the body."""
+        self._chunks.append(data)
+
+    def on_message_complete(self) -> None:
+        """httptools: the answer is complete."""
+        self._complete = True
+
+    def __iter__(self) -> Iterator[bytes]:
+        """The body in pieces as they come."""
+        while True:
+            chunks, self._chunks = self._chunks, []
+            yield from chunks
+            if self._complete:
+                return
+            if not self._chunks:
+                self._receive()
+
+    def lines(self) -> Iterator[bytes]:
+        """The body's lines as they come."""
+        rest = b""
+        for chunk in self:
+            *lines, rest = (rest + chunk).split(b"\n")
+            yield from (line for line in lines if line.strip())
+        if rest.strip():
+            yield rest
+
+    def read(self) -> bytes:
+        """The whole body."""
+        return b"".join(self)
+
+    def json(self) -> Any:
+        """The body as JSON."""
+        return json.loads(self.read() or b"null")
+
+    def _receive(self) -> None:
+        data = self._connection.recv(_READ_BYTES)
+        if not data:
+            raise ConnectionCut
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self.rest = data[upgrade.args[0] :]
+            self._complete = self._upgraded = True
+        except httptools.HttpParserError as error:
+            raise Unavailable(f"the daemon's answer is not HTTP: {error}") from error
+
+
+class Client:
+    """Talks to one daemon."""
+
+    def __init__(self, host: str | None) -> None:
+        self.host = host
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        query: Query | None = None,
+        *,
+        body: object = None,
+        chunks: Iterable[bytes] | None = None,
+        content_type: str = "application/x-tar",
+    ) -> Response:
+        """Send a request, with a JSON *body* or a stream of *chunks*, and return the answer's head and body to come.
+
+        Raises the error that the daemon tells, or DaemonUnreachable.
+        """
+        connection = connect(self.host)
+        data = b"" if body is None else json.dumps(body).encode()
+        headers = f"Host: lamina\r\nUser-Agent: lamina\r\nContent-Type: {'application/json' if chunks is None else content_type}\r\n"
+        framing = f"Content-Length: {len(data)}\r\n" if chunks is None else "Transfer-Encoding: chunked\r\n"
+        connection.sendall(f"{method} {_target(path, query)} HTTP/1.1\r\n{headers}{framing}\r\n".encode() + data)
+        if chunks is not None:
+            _send_chunks(connection, chunks)
+        return _checked(Response(connection))
+
+    def hijack(self, path: str, query: Query | None = None) -> tuple[socket.socket, bytes]:
+        """Ask for a raw connection; returns it with the bytes that came along with the head. Raises as ``request``."""
+        connection = connect(self.host)
+        head = f"POST {_target(path, query)} HTTP/1.1\r\nHost: lamina\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: 0\r\n\r\n"
+        connection.sendall(head.encode())
+        return connection, _checked(Response(connection)).rest
+
+
+def quoted(name: str) -> str:
+    """A name as a part of a path."""
+    return quote(name, safe="/:@")
+
+
+def filters_json(pairs: Iterable[str]) -> str:
+    """``--filter`` options as the API's parameter; empty for none."""
+    values: dict[str, list[str]] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise Unavailable(
+                f'invalid argument {pair!r} for "-f, --filter" flag: bad format of filter (expected name=value)'
+            )
+        values.setdefault(name.strip().lower(), []).append(value.strip())
+    return json.dumps(values) if values else ""
+
+
+def _target(path: str, query: Query | None) -> str:
+    given = {k: v for k, v in (query or {}).items() if v is not None and v != "" and v is not False}
+    encoded = {k: "1" if v is True else v for k, v in given.items()}
+    text = urlencode(encoded, doseq=True)
+    return f"/v{CURRENT}{path}" + (f"?{text}" if text else "")
+
+
+def _send_chunks(connection: socket.socket, chunks: Iterable[bytes]) -> None:
+    try:
+        for chunk in chunks:
+            if chunk:
+                connection.sendall(b"%x\r\n" % len(chunk))
+                connection.sendall(chunk)
+                connection.sendall(b"\r\n")
+        connection.sendall(b"0\r\n\r\n")
+    except (BrokenPipeError, ConnectionResetError):
+        pass  # the daemon refused early; its answer says why
+
+
+def _checked(response: Response) -> Response:
+    if response.status < 300 or response.status == 101:
+        return response
+    raw = response.read()
+    try:
+        body = json.loads(raw) if raw else {}
+    except ValueError:
+        body = {"message": raw.decode(errors="replace")}
+    raise error_from(response.status, body)
