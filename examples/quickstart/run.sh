@@ -1,7 +1,8 @@
 #!/bin/sh
-# What a container does to its files, it does to a layer of its own.
-echo "hello from $(. /etc/os-release; echo "$PRETTY_NAME") in container $(hostname)"
+# What a container does to its files it does to a layer of its own, and to its volumes.
+. /etc/os-release
+echo "hello from $PRETTY_NAME, container $(hostname)"
 echo "written by the container" > /written-at-run-time
-rm /etc/motd
-echo "changed" >> /etc/hostname.example
+echo "# changed" >> /etc/profile
+rm /etc/issue.net
 touch /data/kept-in-a-volume

@@ -18,8 +18,13 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, command: str, usage: str, description: str) -> None:
         super().__init__(
-            prog=f"lamina {command}", usage=f"lamina {command} {usage}", description=description, allow_abbrev=False
+            prog=f"lamina {command}",
+            usage=f"lamina {command} {usage}",
+            description=description,
+            allow_abbrev=False,
+            add_help=False,  # -h is --hostname to run
         )
+        self.add_argument("--help", action="help", help="show this help and quit")
         self._booleans: set[str] = set()
 
     def flag(self, *names: str, help: str = "") -> None:  # noqa: A002 - argparse's word

@@ -80,12 +80,8 @@ _SHORT = {
 
 
 def _parser(command: str) -> Parser:
-    parser = Parser(
-        command,
-        "[OPTIONS] IMAGE [COMMAND] [ARG...]",
-        "Create a container from an image" + (" and run it" if command == "run" else ""),
-    )
-    parser.conflict_handler = "resolve"
+    what = "Create and run a new container from an image" if command == "run" else "Create a new container"
+    parser = Parser(command, "[OPTIONS] IMAGE [COMMAND] [ARG...]", what)
     for name in (*_HOST_TEXT, *_HOST_SIZE, *_HOST_NUMBER, "hostname", "domainname", "user", "workdir", "entrypoint", "name",
                  "cidfile", "stop-signal", "stop-timeout", "cpus", "restart", "log-driver", "mac-address", "ip",
                  "platform", "pull"):  # fmt: skip

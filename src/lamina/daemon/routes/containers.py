@@ -11,6 +11,7 @@ from lamina.api.filters import Filters
 from lamina.container.config import ContainerConfig, HostConfig, NetworkingConfig, docker_name
 from lamina.container.creation import CreateRequest
 from lamina.container.errors import ContainerBeingRemoved, ContainerNotFound, ContainerNotRunning
+from lamina.container.export import export_rootfs
 from lamina.container.listing import ContainerQuery, select_containers
 from lamina.container.logs import LogLine, LogQuery, read_logs
 from lamina.container.record import Record
@@ -49,6 +50,7 @@ def routes(engine: Engine) -> list[Route]:
         Route("POST", "/containers/prune", resource.prune),
         Route("GET", "/containers/{id}/json", resource.inspect),
         Route("GET", "/containers/{id}/logs", resource.logs),
+        Route("GET", "/containers/{id}/export", resource.export),
         Route("POST", "/containers/{id}/start", resource.start),
         Route("POST", "/containers/{id}/stop", resource.stop),
         Route("POST", "/containers/{id}/restart", resource.restart),
@@ -99,6 +101,13 @@ class _Containers:
         record = self._find(request)
         sizes = await self._sizes(record) if request.flag("size") else None
         return json_response(render.inspect(record, self._engine, sizes))
+
+    async def export(self, request: Request) -> StreamingResponse:
+        record = self._find(request)
+        self._emit("export", record)
+        return StreamingResponse(
+            export_rootfs(record, self._engine.snapshots, self._engine.content), "application/x-tar"
+        )
 
     async def start(self, request: Request) -> Response:
         await self._engine.lifecycle.start(self._find(request).id)

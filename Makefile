@@ -1,0 +1,42 @@
+# Everything is done by these; nothing has to be remembered.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PYTEST_ARGS ?=
+STAMP := $(VENV)/.installed
+
+.PHONY: setup run test lint bench clean packages compatibility
+
+setup: $(STAMP)
+
+packages:
+	@scripts/packages
+
+$(STAMP): pyproject.toml scripts/packages
+	@scripts/packages
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $(STAMP)
+
+run: setup
+	@scripts/quickstart
+
+test: setup
+	@$(BIN)/python -m compileall -q src
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: setup
+	$(BIN)/ruff check src tests
+	$(BIN)/ruff format --check src tests
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+compatibility: setup
+	$(BIN)/python scripts/compatibility > docs/compatibility.md
+
+bench: setup
+	@scripts/bench
+
+clean:
+	rm -rf $(VENV) .lamina .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

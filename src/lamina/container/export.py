@@ -1,0 +1,34 @@
+"""Export: what a container sees as its root, as one tar."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from lamina.container.record import Record
+from lamina.content import ContentStore
+from lamina.layer.diff import write_diff
+from lamina.linux.worker import run_in_worker
+from lamina.oci.digest import DiffID, Digest
+from lamina.snapshot import Snapshots
+
+_READ_BYTES = 1 << 20
+
+
+async def export_rootfs(record: Record, snapshots: Snapshots, content: ContentStore) -> AsyncIterator[bytes]:
+    """The tar's bytes. Volumes and what the runtime mounts are not part of it: it is written from below them.
+
+    The tar is written whole before its first byte is given, so that a failure leaves no half of one.
+    """
+    tar, tree = content.temporary_path(), content.temporary_path()
+    rootfs = await snapshots.mount(record.id, [DiffID(Digest(d)) for d in record.diff_ids])
+    try:
+        await run_in_worker(write_diff, (), rootfs, tar, tree)
+        with open(tar, "rb") as file:  # noqa: ASYNC230 - opening a local file does not wait
+            while data := await asyncio.to_thread(file.read, _READ_BYTES):
+                yield data
+    finally:
+        tar.unlink(missing_ok=True)
+        tree.unlink(missing_ok=True)
+        if not record.state.has_process:
+            await snapshots.unmount(record.id)
