@@ -14,9 +14,7 @@ from lamina.client.client import Client
 from lamina.errors import Unavailable
 
 _READ_BYTES = 1 << 20
-# distribution → version → (suite, default mirror)
-_DEBIAN = "http://deb.debian.org/debian"
-_UBUNTU = "http://archive.ubuntu.com/ubuntu"
+# distribution → version → suite; mmdebstrap knows the archive of each
 _SUITES = {
     "debian": {
         "11": "bullseye",
@@ -28,7 +26,6 @@ _SUITES = {
     },
     "ubuntu": {"22.04": "jammy", "24.04": "noble", "latest": "noble"},
 }
-_MIRRORS = {"debian": _DEBIAN, "ubuntu": _UBUNTU}
 # what docker's own base images leave out: lists and caches that are stale at once
 _CUSTOMIZE = (
     '--customize-hook=rm -rf "$1"/var/lib/apt/lists/* "$1"/var/cache/apt/*.bin "$1"/var/cache/ldconfig/aux-cache',
@@ -60,10 +57,10 @@ def bootstrap(client: Client, argv: list[str]) -> int:
         raise UsageError("bootstrap needs root; try: sudo lamina bootstrap")
     command = ["mmdebstrap", "--mode=root", f"--variant={options.variant}", "--format=tar", *_CUSTOMIZE]
     command += [f"--include={packages}" for packages in options.include]
-    command += [suite, "-", options.mirror or _MIRRORS[name]]
+    command += [suite, "-", *([options.mirror] if options.mirror else [])]
     tag = options.tag or options.distribution
     if not options.quiet:
-        print(f"bootstrapping {tag} from {suite} ({options.mirror or _MIRRORS[name]})", file=sys.stderr)
+        print(f"bootstrapping {tag} from {name} {suite}", file=sys.stderr)
     chunks = with_progress(_packages(command, quiet=options.quiet), f"bootstrapping {tag}", None)
     print(import_stream(client, chunks, tag, ['CMD ["bash"]'], f"Bootstrapped from {name} {suite}"))
     return 0

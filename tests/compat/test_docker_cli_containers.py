@@ -1,0 +1,173 @@
+"""The unmodified docker command line: running containers."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+
+from conftest import Daemon
+
+
+def test_run_prints_what_the_command_prints(daemon: Daemon) -> None:
+    assert daemon.docker_ok("run", "--rm", "busybox", "echo", "hi") == "hi"
+
+
+def test_standard_input_reaches_the_process_and_its_end_too(daemon: Daemon) -> None:
+    assert daemon.docker_ok("run", "-i", "--rm", "busybox", "cat", data=b"hi\n") == "hi"
+
+
+def test_a_megabyte_goes_through_standard_input_and_comes_back_whole(daemon: Daemon) -> None:
+    data = bytes(range(32, 127)) * 11000
+    assert daemon.docker_ok("run", "-i", "--rm", "busybox", "cat", data=data).encode() == data.strip()
+
+
+def test_standard_error_comes_apart_from_standard_output(daemon: Daemon) -> None:
+    result = daemon.docker("run", "--rm", "busybox", "sh", "-c", "echo out; echo err >&2")
+    assert (result.out, result.err) == ("out\n", "err\n")
+
+
+def test_a_terminal_is_allocated(daemon: Daemon) -> None:
+    assert daemon.docker_ok("run", "-t", "--rm", "busybox", "tty").startswith("/dev/pts/")
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        (["sh", "-c", "exit 7"], 7),
+        (["nonexistent"], 127),
+        (["/etc"], 126),
+        (["true"], 0),
+        (["sh", "-c", "sleep 9 & kill -9 $!; wait $!"], 137),
+    ],
+)
+def test_the_exit_code_comes_through(daemon: Daemon, command: list[str], code: int) -> None:
+    assert daemon.docker("run", "--rm", "busybox", *command).code == code
+
+
+def test_an_unknown_image_is_125_and_says_so(daemon: Daemon) -> None:
+    result = daemon.docker("run", "--rm", "--pull", "never", "no-such-image", "true")
+    assert result.code == 125
+    assert "No such image: no-such-image:latest" in result.err
+
+
+def test_a_detached_container_is_followed_stopped_waited_for_and_removed(daemon: Daemon) -> None:
+    script = "trap 'echo bye; exit 3' TERM; echo started; while :; do sleep 0.1; done"
+    container = daemon.docker_ok("run", "-d", "busybox", "sh", "-c", script)
+    _until_logged(daemon, container, "started")
+    assert container[:12] in daemon.docker_ok("ps", "-q")
+    daemon.docker_ok("stop", "-t", "5", container)
+    assert daemon.docker_ok("wait", container) == "3"
+    assert daemon.docker_ok("logs", "-f", container) == "started\nbye"
+    daemon.docker_ok("rm", container)
+    assert daemon.docker("inspect", container).code == 1
+
+
+def test_logs_know_tail_since_and_timestamps(daemon: Daemon) -> None:
+    container = daemon.docker_ok("run", "-d", "busybox", "sh", "-c", "for i in 1 2 3 4; do echo line $i; done")
+    daemon.docker_ok("wait", container)
+    assert daemon.docker_ok("logs", "--tail", "2", container) == "line 3\nline 4"
+    stamped = daemon.docker_ok("logs", "-t", "--tail", "1", container)
+    assert stamped.endswith("Z line 4")
+    assert daemon.docker_ok("logs", "--since", "2100-01-01T00:00:00Z", container) == ""
+    daemon.docker_ok("rm", container)
+
+
+def test_attaching_later_shows_what_comes_from_then_on(daemon: Daemon) -> None:
+    container = daemon.docker_ok("run", "-d", "busybox", "sh", "-c", "sleep 1; echo late")
+    assert daemon.docker_ok("attach", "--no-stdin", container) == "late"
+    daemon.docker_ok("rm", container)
+
+
+def test_ps_filters_by_status_name_label_and_ancestor(daemon: Daemon) -> None:
+    container = daemon.docker_ok("create", "--name", "filtered", "--label", "a=b", "busybox", "true")
+    for one in ("status=created", "name=filtered", "label=a", "label=a=b", "ancestor=busybox", f"id={container[:8]}"):
+        assert container in daemon.docker_ok("ps", "-a", "--no-trunc", "-q", "--filter", one), one
+    for none in ("status=running", "name=other", "label=a=c"):
+        assert container not in daemon.docker_ok("ps", "-a", "--no-trunc", "-q", "--filter", none), none
+    assert daemon.docker("ps", "--filter", "bogus=1").code == 1
+    daemon.docker_ok("rm", "filtered")
+
+
+def test_a_name_in_use_is_refused_in_docker_s_words(daemon: Daemon) -> None:
+    daemon.docker_ok("create", "--name", "taken", "busybox", "true")
+    result = daemon.docker("create", "--name", "taken", "busybox", "true")
+    assert 'The container name "/taken" is already in use by container' in result.err
+    daemon.docker_ok("rm", "taken")
+
+
+def test_environment_user_directory_and_hostname(daemon: Daemon) -> None:
+    options = ["-e", "A=b", "-w", "/tmp", "-u", "bob", "-h", "box"]
+    out = daemon.docker_ok(
+        "run", "--rm", *options, "busybox", "sh", "-c", "echo $A $HOME $(pwd) $(id -u):$(id -G) $(hostname)"
+    )
+    assert out == "b /tmp /tmp 1000:1000 77 box"
+
+
+def test_default_capabilities_and_readonly_paths_are_docker_s(daemon: Daemon) -> None:
+    assert "00000000a80425fb" in daemon.docker_ok("run", "--rm", "busybox", "grep", "CapEff", "/proc/self/status")
+    result = daemon.docker("run", "--rm", "busybox", "sh", "-c", "echo x > /proc/sys/kernel/hostname")
+    assert result.code == 1
+    assert "Read-only file system" in result.err
+
+
+def test_containers_reach_each_other_by_address(daemon: Daemon) -> None:
+    server = daemon.docker_ok("run", "-d", "busybox", "sh", "-c", "echo found | nc -l -p 8000")
+    address = daemon.docker_ok("inspect", "-f", "{{.NetworkSettings.IPAddress}}", server)
+    script = f"for i in 1 2 3 4 5 6 7 8 9; do nc {address} 8000 </dev/null && exit; sleep 0.2; done"
+    assert daemon.docker_ok("run", "--rm", "busybox", "sh", "-c", script) == "found"
+    daemon.docker_ok("rm", "-f", server)
+
+
+def test_networks_none_and_host(daemon: Daemon) -> None:
+    assert "eth0" not in daemon.docker_ok("run", "--rm", "--network", "none", "busybox", "ip", "link")
+    assert daemon.bridge in daemon.docker_ok("run", "--rm", "--network", "host", "busybox", "ip", "link")
+
+
+def test_what_is_not_supported_is_refused_and_named(daemon: Daemon) -> None:
+    for option in (["-p", "80:80"], ["--restart", "always"], ["--network", "mine"]):
+        result = daemon.docker("create", *option, "busybox", "true")
+        assert result.code == 1, option
+        assert "not support" in result.err or "so far" in result.err, result.err
+
+
+def test_events_tell_a_container_s_life(daemon: Daemon) -> None:
+    since = str(int(time.time()) - 1)
+    container = daemon.docker_ok("run", "--rm", "-d", "busybox", "true")
+    _until(lambda: daemon.docker("inspect", container).code == 1)
+    lines = daemon.docker_ok(
+        "events", "--since", since, "--until", str(int(time.time()) + 1), "--filter", f"container={container}", "--format", "{{.Action}}"
+    )
+    assert lines.split("\n") == ["create", "start", "die", "destroy"]
+
+
+def test_kill_and_restart(daemon: Daemon) -> None:
+    container = daemon.docker_ok("run", "-d", "busybox", "sleep", "60")
+    first = json.loads(daemon.docker_ok("inspect", container))[0]["State"]["Pid"]
+    daemon.docker_ok("restart", "-t", "0", container)
+    state = json.loads(daemon.docker_ok("inspect", container))[0]["State"]
+    assert state["Running"]
+    assert state["Pid"] != first
+    daemon.docker_ok("kill", container)
+    assert json.loads(daemon.docker_ok("inspect", container))[0]["State"]["ExitCode"] == 137
+    daemon.docker_ok("rm", container)
+
+
+def test_volumes_last_and_anonymous_ones_get_the_image_s_content(daemon: Daemon) -> None:
+    daemon.docker_ok("run", "--rm", "-v", "kept:/data", "busybox", "sh", "-c", "echo x > /data/f")
+    assert daemon.docker_ok("run", "--rm", "-v", "kept:/data", "busybox", "cat", "/data/f") == "x"
+    assert "passwd" in daemon.docker_ok("run", "--rm", "-v", "/etc", "busybox", "ls", "/etc")
+    daemon.docker_ok("volume", "rm", "kept")
+    assert daemon.docker_ok("volume", "ls", "-q") == ""
+
+
+def _until_logged(daemon: Daemon, container: str, text: str) -> None:
+    _until(lambda: text in daemon.docker("logs", container).out)
+
+
+def _until(condition: object) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
