@@ -137,7 +137,15 @@ def test_events_tell_a_container_s_life(daemon: Daemon) -> None:
     container = daemon.docker_ok("run", "--rm", "-d", "busybox", "true")
     _until(lambda: daemon.docker("inspect", container).code == 1)
     lines = daemon.docker_ok(
-        "events", "--since", since, "--until", str(int(time.time()) + 1), "--filter", f"container={container}", "--format", "{{.Action}}"
+        "events",
+        "--since",
+        since,
+        "--until",
+        str(int(time.time()) + 1),
+        "--filter",
+        f"container={container}",
+        "--format",
+        "{{.Action}}",
     )
     assert lines.split("\n") == ["create", "start", "die", "destroy"]
 

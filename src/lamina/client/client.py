@@ -90,15 +90,20 @@ class Response:
         return json.loads(self.read() or b"null")
 
     def _receive(self) -> None:
+        """Take the next bytes; the connection is closed with the last ones."""
         data = self._connection.recv(_READ_BYTES)
         if not data:
+            self._connection.close()
             raise ConnectionCut
         try:
             self._parser.feed_data(data)
+            if self._complete:
+                self._connection.close()
         except httptools.HttpParserUpgrade as upgrade:
             self.rest = data[upgrade.args[0] :]
             self._complete = self._upgraded = True
         except httptools.HttpParserError as error:
+            self._connection.close()
             raise Unavailable(f"the daemon's answer is not HTTP: {error}") from error
 
 

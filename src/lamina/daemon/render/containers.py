@@ -5,10 +5,17 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import msgspec
+
+from lamina.container.config import ContainerConfig, HostConfig
 from lamina.container.record import NEVER, NetworkEndpoint, Record
 from lamina.container.times import parse_rfc3339
 from lamina.engine import Engine
 
+_LEFT_OUT = frozenset(
+    "ExposedPorts Healthcheck ArgsEscaped NetworkDisabled MacAddress StopSignal StopTimeout Shell Mounts Tmpfs StorageOpt Sysctls "
+    "Runtime Init Annotations MemorySwappiness OomKillDisable".split()
+)
 _UNITS = (
     (365 * 86400, "year"),
     (30 * 86400, "month"),
@@ -43,7 +50,7 @@ def inspect(record: Record, engine: Engine, sizes: tuple[int, int] | None = None
         "ProcessLabel": "",
         "AppArmorProfile": "",
         "ExecIDs": None,
-        "HostConfig": record.host_config,
+        "HostConfig": _without_empty(record.host_config),
         "GraphDriver": {
             "Name": engine.lowers.name,
             "Data": {
@@ -52,7 +59,7 @@ def inspect(record: Record, engine: Engine, sizes: tuple[int, int] | None = None
             },
         },
         "Mounts": record.mounts,
-        "Config": record.config,
+        "Config": _without_empty(record.config),
         "NetworkSettings": network_settings(record),
     }
     if sizes is not None:
@@ -158,6 +165,12 @@ def network_settings(record: Record) -> dict[str, Any]:
         "MacAddress": endpoint.mac if on_bridge else "",
         "Networks": networks,
     }
+
+
+def _without_empty(config: ContainerConfig | HostConfig) -> dict[str, Any]:
+    """The fields, less those that docker leaves out when they are empty, and those that its specification says are no null."""
+    fields: dict[str, Any] = msgspec.to_builtins(config)
+    return {name: value for name, value in fields.items() if value is not None or name not in _LEFT_OUT}
 
 
 def _state(record: Record) -> dict[str, Any]:

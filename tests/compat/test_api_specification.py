@@ -1,0 +1,194 @@
+"""Every response body against the Engine API's specification, version 1.51."""
+
+from __future__ import annotations
+
+import json
+import urllib.parse
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from conftest import Daemon
+from lamina.client.client import Client, Response
+from lamina.errors import Conflict, InvalidArgument, LaminaError, NotFound
+
+SPECIFICATION = Path(__file__).parents[3] / "shared" / "reference" / "engine-api-v1.51.yaml"
+
+
+@cache
+def specification() -> dict[str, Any]:
+    if not SPECIFICATION.exists():
+        pytest.skip(
+            f"the API's specification is not here: {SPECIFICATION.name} is expected in shared/reference beside the checkout"
+        )
+    with open(SPECIFICATION, encoding="utf-8") as file:
+        document: dict[str, Any] = yaml.load(file, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    return document
+
+
+def as_json_schema(schema: Any) -> Any:
+    """Swagger's schema as JSON Schema. Go writes null for an empty list or map, so those may be null everywhere."""
+    if isinstance(schema, list):
+        return [as_json_schema(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    result = {
+        k: as_json_schema(v) for k, v in schema.items() if k not in ("example", "format", "description", "default")
+    }
+    if "$ref" in result and isinstance(result["$ref"], str):
+        return {"anyOf": [{"$ref": result["$ref"]}, {"type": "null"}]}
+    if isinstance(result.get("type"), str) and (schema.get("x-nullable") or result["type"] in ("array", "object")):
+        result["type"] = [result["type"], "null"]
+        if "enum" in result:
+            result["enum"] = [*result["enum"], None]
+    return result
+
+
+@cache
+def definitions() -> Any:
+    return as_json_schema(specification()["definitions"])
+
+
+def check(method: str, path: str, status: int, body: Any) -> None:
+    """Compare a body with what the specification says of an endpoint's answer; an unknown endpoint fails."""
+    answers = specification()["paths"][path][method.lower()]["responses"]
+    assert status in answers, f"{method} {path} may not answer {status}"
+    schema = answers[status].get("schema")
+    if schema is None:
+        assert body in (None, b"", ""), f"{method} {path} {status} has a body: {body!r}"
+        return
+    jsonschema.validate(body, {**as_json_schema(schema), "definitions": definitions()})
+
+
+@pytest.fixture
+def client(daemon: Daemon) -> Client:
+    specification()
+    return Client(daemon.host)
+
+
+def checked(client: Client, method: str, template: str, *, query: Any = None, body: Any = None, **names: str) -> Any:
+    """Ask, check the answer, return it."""
+    path = template.format(**{k: urllib.parse.quote(v, safe="/:") for k, v in names.items()})
+    response: Response = client.request(method, path, query, body=body)
+    raw = response.read()
+    value = json.loads(raw) if raw and "json" in response.headers.get("content-type", "") else raw or None
+    check(method, template, response.status, value)
+    return value
+
+
+def test_system_endpoints(client: Client) -> None:
+    for path in ("/version", "/info", "/system/df"):
+        checked(client, "GET", path)
+    response = client.request("GET", "/_ping")
+    assert (response.status, response.read()) == (200, b"OK")
+    assert response.headers["api-version"] == "1.51"
+    assert response.headers["builder-version"] == "1"
+
+
+def test_image_endpoints(client: Client, daemon: Daemon) -> None:
+    assert checked(client, "GET", "/images/json", query={"all": True, "shared-size": True})
+    checked(client, "GET", "/images/{name}/json", name="busybox")
+    checked(client, "GET", "/images/{name}/history", name="busybox")
+    checked(client, "POST", "/images/{name}/tag", query={"repo": "spec", "tag": "1"}, name="busybox")
+    removed = checked(client, "DELETE", "/images/{name}", name="spec:1")
+    assert removed == [{"Untagged": "spec:1"}]
+    checked(client, "POST", "/images/prune")
+
+
+def test_container_endpoints(client: Client) -> None:
+    body = {
+        "Image": "busybox",
+        "Cmd": ["sh", "-c", "echo x; exit 3"],
+        "Volumes": {"/v": {}},
+        "ExposedPorts": {"80/tcp": {}},
+    }
+    container = checked(client, "POST", "/containers/create", query={"name": "spec"}, body=body)["Id"]
+    checked(client, "GET", "/containers/{id}/json", query={"size": True}, id=container)
+    checked(client, "POST", "/containers/{id}/start", id=container)
+    assert checked(client, "POST", "/containers/{id}/wait", id=container)["StatusCode"] == 3
+    record = checked(client, "GET", "/containers/{id}/json", id=container)
+    assert record["State"]["ExitCode"] == 3
+    checked(client, "GET", "/containers/json", query={"all": True, "size": True})
+    checked(client, "POST", "/containers/{id}/restart", query={"t": 0}, id=container)
+    checked(client, "POST", "/containers/{id}/wait", id=container)
+    checked(client, "DELETE", "/containers/{id}", query={"v": True}, id="spec")
+    checked(client, "POST", "/containers/prune")
+
+
+def test_running_container_endpoints(client: Client) -> None:
+    body = {"Image": "busybox", "Cmd": ["sleep", "60"], "Tty": True}
+    container = checked(client, "POST", "/containers/create", body=body)["Id"]
+    checked(client, "POST", "/containers/{id}/start", id=container)
+    checked(client, "GET", "/containers/{id}/json", id=container)
+    checked(client, "GET", "/containers/json")
+    checked(client, "POST", "/containers/{id}/resize", query={"h": 40, "w": 100}, id=container)
+    checked(client, "POST", "/containers/{id}/kill", id=container)
+    checked(client, "POST", "/containers/{id}/stop", id=checked_restart(client, container))
+    checked(client, "DELETE", "/containers/{id}", id=container)
+
+
+def checked_restart(client: Client, container: str) -> str:
+    client.request("POST", f"/containers/{container}/start").read()
+    client.request("POST", f"/containers/{container}/kill", {"signal": "SIGHUP"}).read()
+    return container
+
+
+def test_volume_and_network_endpoints(client: Client) -> None:
+    checked(client, "POST", "/volumes/create", body={"Name": "spec", "Labels": {"a": "b"}})
+    checked(client, "GET", "/volumes")
+    checked(client, "GET", "/volumes/{name}", name="spec")
+    checked(client, "DELETE", "/volumes/{name}", name="spec")
+    checked(client, "GET", "/networks")
+    for name in ("bridge", "host", "none"):
+        checked(client, "GET", "/networks/{id}", id=name)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "kind"),
+    [
+        ("GET", "/containers/nothing/json", NotFound),
+        ("GET", "/images/nothing/json", NotFound),
+        ("GET", "/nowhere", NotFound),
+        ("GET", "/containers/json?filters={", InvalidArgument),
+        ("POST", "/containers/create", InvalidArgument),
+        ("POST", "/containers/nothing/kill", NotFound),
+        ("DELETE", "/volumes/nothing", NotFound),
+    ],
+)
+def test_errors_have_docker_s_status_and_a_message(
+    client: Client, method: str, path: str, kind: type[LaminaError]
+) -> None:
+    with pytest.raises(kind) as raised:
+        client.request(method, path, body={} if method == "POST" else None)
+    assert raised.value.message
+
+
+def test_stopping_twice_is_304_and_removing_a_running_one_409(client: Client) -> None:
+    container = checked(client, "POST", "/containers/create", body={"Image": "busybox", "Cmd": ["sleep", "60"]})["Id"]
+    client.request("POST", f"/containers/{container}/start").read()
+    with pytest.raises(Conflict):
+        client.request("DELETE", f"/containers/{container}")
+    client.request("POST", f"/containers/{container}/kill").read()
+    with pytest.raises(LaminaError) as raised:
+        client.request("POST", f"/containers/{container}/stop")
+    assert type(raised.value).__name__ == "NotModified"
+    client.request("DELETE", f"/containers/{container}").read()
+
+
+def test_old_versions_are_answered_and_foreign_ones_refused(daemon: Daemon) -> None:
+    import http.client
+    import socket
+
+    for version, status in (("v1.24", 200), ("v1.51", 200), ("v1.23", 400), ("v1.99", 400)):
+        connection = http.client.HTTPConnection("lamina")
+        connection.sock = socket.socket(socket.AF_UNIX)
+        connection.sock.connect(str(daemon.socket_path))
+        connection.request("GET", f"/{version}/containers/json")
+        answer = connection.getresponse()
+        assert answer.status == status
+        answer.read()
+        connection.close()
