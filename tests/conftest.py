@@ -78,13 +78,18 @@ class Daemon:
         return f"lamina_test_{self.token}"
 
     @property
+    def cgroup(self) -> str:
+        return f"/lamina_test_{self.token}"
+
+    @property
     def log(self) -> str:
         return (self.base / "daemon.log").read_text()
 
     def start(self) -> None:
         octet = int(self.token, 16) % 250
         argv = [str(LAMINA), "daemon", "--root", str(self.root), "--run-root", str(self.run_root), "--host", self.host]
-        argv += ["--bridge", self.bridge, "--bip", f"10.231.{octet}.1/24", "--nft-table", self.table, *self.options]
+        argv += ["--bridge", self.bridge, "--bip", f"10.231.{octet}.1/24", "--nft-table", self.table]
+        argv += ["--cgroup-parent", self.cgroup, *self.options]
         with open(self.base / "daemon.log", "ab") as log:
             self.process = subprocess.Popen(argv, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         deadline = time.monotonic() + START_TIMEOUT_S
@@ -161,18 +166,13 @@ def leftovers(daemon: Daemon) -> list[str]:
     found += [f"interface {line}" for line in links.splitlines() if daemon.bridge in line]
     tables = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=False).stdout
     found += [f"table {line}" for line in tables.splitlines() if daemon.table in line]
+    found += [f"control group {d}" for d in Hierarchies.of_host().directories(daemon.cgroup) if d.exists()]
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):
             text = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
             if str(daemon.base) in text and "pytest" not in text:
                 found.append(f"process {text}")
     return found
-
-
-def groups_below_lamina() -> set[str]:
-    """Control groups of containers."""
-    hierarchies = Hierarchies.of_host()
-    return {str(g) for d in hierarchies.directories("/lamina") if d.exists() for g in d.iterdir() if g.is_dir()}
 
 
 @pytest.fixture(scope="session")
@@ -214,7 +214,6 @@ def _as_root(header: tarfile.TarInfo) -> tarfile.TarInfo:
 @pytest.fixture(scope="session")
 def daemon(needs_root: None, tmp_path_factory: pytest.TempPathFactory, busybox_tar: Path) -> Iterator[Daemon]:
     """The session's daemon, with the image ``busybox``."""
-    before = groups_below_lamina()
     served = Daemon(tmp_path_factory.mktemp("lamina"))
     try:
         served.start()
@@ -223,7 +222,6 @@ def daemon(needs_root: None, tmp_path_factory: pytest.TempPathFactory, busybox_t
     finally:
         served.discard()
     assert leftovers(served) == []
-    assert groups_below_lamina() <= before
 
 
 @pytest.fixture

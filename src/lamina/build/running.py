@@ -50,11 +50,14 @@ class RunOutcome:
 class StepRunner:
     """Runs the commands of builds."""
 
-    def __init__(self, run_root: Path, snapshots: Snapshots, networks: NetworkService, runtime: OciRuntime) -> None:
+    def __init__(
+        self, run_root: Path, snapshots: Snapshots, networks: NetworkService, runtime: OciRuntime, cgroup_parent: str
+    ) -> None:
         self._run_root = run_root
         self._snapshots = snapshots
         self._networks = networks
         self._runtime = runtime
+        self._cgroup_parent = cgroup_parent
 
     async def open(self) -> None:
         """Remove what the steps of a killed daemon left: containers, and their bundles."""
@@ -101,9 +104,8 @@ class StepRunner:
             await self._networks.release(endpoint)
         await asyncio.to_thread(shutil.rmtree, bundle, ignore_errors=True)
 
-    @staticmethod
     def _settings(
-        request: RunRequest, rootfs: Path, bundle: Path, hostname: str, endpoint: Endpoint | None
+        self, request: RunRequest, rootfs: Path, bundle: Path, hostname: str, endpoint: Endpoint | None
     ) -> ContainerSettings:
         own_network = endpoint is not None
         ip = endpoint.ip if endpoint else ""
@@ -136,5 +138,6 @@ class StepRunner:
             hostname=hostname,
             mounts=mounts,
             shm_size=request.shm_size,
+            cgroup_parent=self._cgroup_parent,
             namespaces=Namespaces(network=endpoint.sandbox if endpoint else "host"),
         )

@@ -51,6 +51,7 @@ class ContainerProcesses:
         runtime: OciRuntime,
         monitor: Monitor,
         init_path: str | None,
+        cgroup_parent: str,
     ) -> None:
         self._root = root
         self._run_root = run_root
@@ -59,6 +60,7 @@ class ContainerProcesses:
         self._runtime = runtime
         self._monitor = monitor
         self._init_path = init_path
+        self._cgroup_parent = cgroup_parent
 
     def directory(self, container_id: str) -> Path:
         """Where a container's own files lie: log, hosts, hostname, resolv.conf."""
@@ -102,6 +104,7 @@ class ContainerProcesses:
                 network=_network_namespace(record, endpoint, namespace_of),
                 namespace_of=namespace_of,
                 init_path=self._init_path,
+                cgroup_parent=self._cgroup_parent,
             )
             (bundle / "config.json").write_bytes(build_spec(record.id, settings).config)
             pid = await self._monitor.create(self._launch(record))

@@ -24,6 +24,7 @@ def container_settings(
     network: str,
     namespace_of: NamespaceOf,
     init_path: str | None,
+    cgroup_parent: str,
 ) -> ContainerSettings:
     """What the runtime is to make of a record. *network* is ``host`` or the path of a namespace.
 
@@ -60,7 +61,7 @@ def container_settings(
         sysctls=host.sysctls or {},
         namespaces=_namespaces(host, network, namespace_of),
         shm_size=host.shm_size or 64 << 20,
-        cgroup_parent=host.cgroup_parent or "/lamina",
+        cgroup_parent=host.cgroup_parent or cgroup_parent,
         annotations=host.annotations or {},
         init_path=init_path if host.init else None,
     )

@@ -78,6 +78,7 @@ def _options(arguments: argparse.Namespace) -> EngineOptions:
         bridge=arguments.bridge,
         bip=arguments.bip,
         nft_table=arguments.nft_table,
+        cgroup_parent=arguments.cgroup_parent,
         runtime=arguments.runtime,
         storage_driver=arguments.storage_driver,
         layer_limits=Limits(tar_bytes=arguments.max_layer_size),
@@ -98,6 +99,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--bip", help="the bridge's address, such as 172.30.0.1/16 (default: a free subnet)")
     parser.add_argument(
         "--nft-table", default=defaults.nft_table, help="name of the nftables table (default %(default)s)"
+    )
+    parser.add_argument(
+        "--cgroup-parent", default=defaults.cgroup_parent, help="control group of containers (default %(default)s)"
     )
     parser.add_argument("--runtime", help="OCI runtime, a name or path (default: crun or runc, what works here)")
     parser.add_argument("--storage-driver", help="erofs or directory (default: what works here)")

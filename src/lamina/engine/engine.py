@@ -55,6 +55,7 @@ class EngineOptions:
     bridge: str = "lamina0"
     bip: str | None = None
     nft_table: str = "lamina"
+    cgroup_parent: str = "/lamina"
     runtime: str | None = None
     storage_driver: str | None = None
     layer_limits: Limits = Limits()
@@ -91,6 +92,7 @@ class Engine:
         await self.lifecycle.close()
         running = any(record.state.has_process for record in self.containers)
         await self.networks.close(remove=not running)
+        self.hierarchies.remove_if_empty(self.options.cgroup_parent)
         self.lowers.close()
         await self.database.close()
         os.close(self.lock_fd)
@@ -141,6 +143,7 @@ async def open_engine(options: EngineOptions) -> Engine:
         runtime=runtime,
         monitor=Monitor(tools.monitor, runtime),
         init_path=tools.init.path if tools.init else None,
+        cgroup_parent=options.cgroup_parent,
     )
     events = EventLog()
     hierarchies = Hierarchies.of_host()
@@ -148,7 +151,7 @@ async def open_engine(options: EngineOptions) -> Engine:
     await lifecycle.adopt()
     processes.open(ids)
     intake = LayerIntake(content, trees, options.layer_limits)
-    runner = StepRunner(run_root / "build", snapshots, networks, runtime)
+    runner = StepRunner(run_root / "build", snapshots, networks, runtime, options.cgroup_parent)
     builder = Builder(root / "build", images, intake, runner, BuildCache(database, images))
     await builder.open()
     removal = ImageRemoval(images, content, trees, lowers, lambda image_id: _users(containers, image_id))

@@ -83,6 +83,12 @@ class Hierarchies:
             for path, _, _ in os.walk(directory, topdown=False):
                 _remove_directory(path, deadline)
 
+    def remove_if_empty(self, group: str) -> None:
+        """Remove a group that has neither processes nor groups below it; any other stays."""
+        for directory in self.directories(group):
+            with suppress(OSError):
+                directory.rmdir()
+
 
 def _remove_directory(path: str, deadline: float) -> None:
     while True:
