@@ -19,11 +19,13 @@ from pathlib import Path
 from lamina.layer.compression import READ_BYTES, Format, Peeked, decompressor
 from lamina.layer.scan import Limits, Scanner
 from lamina.layer.tree import save
+from lamina.linux.files import start_writeback
 from lamina.oci.digest import Digest
 
 __all__ = ["IngestedLayer", "Limits", "hash_file", "ingest"]
 
 _QUEUE_BLOCKS = 8
+_WRITEBACK_BYTES = 32 << 20
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,7 @@ class Sink:
     def __init__(self, path: Path | None) -> None:
         self._sha256 = hashlib.sha256()
         self.size = 0
+        self._handed_over = 0
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         self._fd: int | None = os.open(path, flags, 0o600) if path is not None else None
 
@@ -117,6 +120,9 @@ class Sink:
         view = memoryview(data)
         while view:
             view = view[os.write(self._fd, view) :]
+        if self.size - self._handed_over >= _WRITEBACK_BYTES:
+            start_writeback(self._fd, self._handed_over, self.size - self._handed_over)
+            self._handed_over = self.size
 
     def take(self, data: bytes) -> None:
         """Both."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import os
 import secrets
@@ -10,6 +11,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from lamina.linux import libc
+
+_SYNC_FILE_RANGE_WRITE = 2
 TEMPORARY_PREFIX = ".tmp-"
 
 
@@ -49,6 +53,21 @@ def write_atomically(path: Path, data: bytes, mode: int = 0o600) -> None:
     """Replace the contents of *path* durably; a reader sees the old bytes or the new ones."""
     with atomic_file(path, mode) as file:
         file.write(data)
+
+
+def start_writeback(fd: int, offset: int, length: int) -> None:
+    """Let the disk begin with a range that was written, so that the fsync at the end finds little left (sync_file_range(2)).
+
+    A hint: where the file system does not take it, nothing is lost.
+    """
+    with suppress(OSError):
+        libc.call(
+            "sync_file_range",
+            ctypes.c_int(fd),
+            ctypes.c_int64(offset),
+            ctypes.c_int64(length),
+            ctypes.c_uint(_SYNC_FILE_RANGE_WRITE),
+        )
 
 
 def lock_exclusively(path: Path) -> int | None:
