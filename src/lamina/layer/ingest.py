@@ -69,7 +69,7 @@ def hash_file(path: Path) -> Digest:
 
 
 def _ingest(source_fd: int, tar_path: Path, tree_path: Path, blob_path: Path | None, limits: Limits) -> IngestedLayer:
-    source = Peeked(lambda size: os.read(source_fd, size))
+    source = Peeked(lambda size: _read_fully(source_fd, size))
     compressed = source.format != "none"
     blob = Sink(blob_path if compressed else None)
     tar = Sink(tar_path)
@@ -96,6 +96,15 @@ def _ingest(source_fd: int, tar_path: Path, tree_path: Path, blob_path: Path | N
     diff_id = tar.digest
     blob_digest, blob_size = (blob.digest, blob.size) if compressed else (diff_id, tar.size)
     return IngestedLayer(diff_id, tar.size, scanner.entries, blob_digest, blob_size, source.format)
+
+
+def _read_fully(fd: int, size: int) -> bytes:
+    """*size* bytes, fewer only at the end: a pipe gives little at a time, and each hand-over to a stage has its price."""
+    pieces = []
+    while size and (data := os.read(fd, size)):
+        pieces.append(data)
+        size -= len(data)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 class Sink:
