@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import stat
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from lamina.runtime.probe import Tool
 from lamina.runtime.start_errors import last_message, start_error
 
 _READ_BYTES = 64 << 10
+_FIFO_TIMEOUT_S = 2.0
 
 
 class OciRuntime:
@@ -29,7 +31,14 @@ class OciRuntime:
         return ["--root", str(self.root), "--log", str(bundle / "runtime.log"), "--log-format", "json"]
 
     async def start(self, bundle: Path, container_id: str, command: str) -> None:
-        """Let the process of a created container run. Raises ContainerStartError's kinds."""
+        """Let the process of a created container run. Raises ContainerStartError's kinds.
+
+        A created container's first process waits for a reader of ``exec.fifo`` in the runtime's state directory; being that reader
+        is what ``start`` does in runc and crun (without poststart hooks, of which lamina has none). Doing it here saves starting a
+        program, 8 to 15 ms. Where the FIFO is not as expected, the runtime's own command does it, and tells what is wrong.
+        """
+        if await _read_exec_fifo(self.root / container_id / "exec.fifo"):
+            return
         argv = [self.tool.path, *self.arguments(bundle), "start", container_id]
         done = await processes.run(argv)
         if done.returncode != 0:
@@ -76,6 +85,29 @@ class OciRuntime:
     def failure(self, bundle: Path, stderr: str, command: str) -> ContainerStartError:
         """The error that a failed call of the runtime left behind."""
         return start_error(_logged_error(bundle) or stderr, command)
+
+
+async def _read_exec_fifo(path: Path) -> bool:
+    """Be the reader that a container's first process waits for; False if there is no such FIFO or nobody wrote."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False
+    loop = asyncio.get_running_loop()
+    readable = asyncio.Event()
+    try:
+        if not stat.S_ISFIFO(os.fstat(fd).st_mode):
+            return False
+        loop.add_reader(fd, readable.set)
+        await asyncio.wait_for(readable.wait(), _FIFO_TIMEOUT_S)
+        written = os.read(fd, 1)
+    except (TimeoutError, BlockingIOError):
+        return False
+    finally:
+        loop.remove_reader(fd)
+        os.close(fd)
+    path.unlink(missing_ok=True)  # as the runtime does: the container counts as started from here on
+    return bool(written)
 
 
 def _logged_error(bundle: Path) -> str | None:
