@@ -121,7 +121,7 @@ class Lifecycle:
             finished_at=record.state.finished_at,
             stopped_by_user=False,
         )
-        await self._store.put(_with_endpoint(running, started.endpoint))
+        await self._store.put(_with_endpoint(running, started.endpoint), lasting=False)
         self._emit("start", running, {})
         self._watch(record.id)
 
@@ -264,7 +264,9 @@ class Lifecycle:
                 finished_at=finished,
             )
             endpoint = record.endpoint
-            ended = await self._store.put(_with_endpoint(ended, None))
+            ended = _with_endpoint(ended, None)
+            if not ended.host_config.auto_remove:
+                await self._store.put(ended)
             if status.oom_killed:
                 self._emit("oom", ended, {})
             self._emit("die", ended, {"exitCode": str(status.code), "execDuration": _seconds_run(ended)})

@@ -97,14 +97,14 @@ class ContainerStore:
         """Give back a reserved name whose container did not come to be."""
         self._names.pop(name, None)
 
-    async def put(self, record: Record) -> Record:
-        """Commit a new or changed record, whose name is reserved, and return it."""
+    async def put(self, record: Record, *, lasting: bool = True) -> Record:
+        """Commit a new or changed record, whose name is reserved, and return it; see ``Database.write`` for *lasting*."""
         data = encode(record)
 
         def write(connection: sqlite3.Connection) -> None:
             connection.execute("INSERT OR REPLACE INTO container VALUES (?, ?, ?)", (record.id, record.name, data))
 
-        await self._database.write(write)
+        await self._database.write(write, lasting=lasting)
         self._records[record.id] = record
         self._names[record.name] = record.id
         return record

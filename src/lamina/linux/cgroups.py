@@ -83,11 +83,13 @@ class Hierarchies:
             for path, _, _ in os.walk(directory, topdown=False):
                 _remove_directory(path, deadline)
 
-    def remove_if_empty(self, group: str) -> None:
-        """Remove a group that has neither processes nor groups below it; any other stays."""
+    def remove_if_empty(self, group: str, *, timeout_s: float = 2.0) -> None:
+        """Remove a group that has no groups below it; one with processes stays. As ``remove``, it tries for a while."""
+        deadline = time.monotonic() + timeout_s
         for directory in self.directories(group):
             with suppress(OSError):
-                directory.rmdir()
+                if not any(entry.is_dir() for entry in directory.iterdir()):
+                    _remove_directory(str(directory), deadline)
 
 
 def _remove_directory(path: str, deadline: float) -> None:

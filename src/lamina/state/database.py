@@ -60,12 +60,14 @@ class Database:
             raise DatabaseDamaged(path, str(error)) from error
         return cls(connection, executor)
 
-    async def write(self, change: Callable[[sqlite3.Connection], T]) -> T:
+    async def write(self, change: Callable[[sqlite3.Connection], T], *, lasting: bool = True) -> T:
         """Run *change* in a transaction; it is durable when this returns. If it raises, nothing of it remains.
 
+        Without *lasting* it survives the death of this process, but maybe not a power failure: for what a power failure makes
+        untrue, such as that a process runs.
         A caller that is cancelled meanwhile cannot stop the transaction: it is done wholly or not at all.
         """
-        return await self._in_thread(lambda: _in_transaction(self._connection, change))
+        return await self._in_thread(lambda: _write(self._connection, change, lasting=lasting))
 
     async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
         """Run *query* against the last committed state."""
@@ -107,6 +109,16 @@ def _migrate(connection: sqlite3.Connection, schema: Schema) -> None:
     for statement in schema.migrations[done:]:
         connection.execute(statement)
     connection.execute("INSERT OR REPLACE INTO schema_version VALUES (?, ?)", (schema.package, len(schema.migrations)))
+
+
+def _write(connection: sqlite3.Connection, change: Callable[[sqlite3.Connection], T], *, lasting: bool) -> T:
+    if lasting:
+        return _in_transaction(connection, change)
+    connection.execute("PRAGMA synchronous = NORMAL")
+    try:
+        return _in_transaction(connection, change)
+    finally:
+        connection.execute("PRAGMA synchronous = FULL")
 
 
 def _in_transaction(connection: sqlite3.Connection, change: Callable[[sqlite3.Connection], T]) -> T:
