@@ -89,9 +89,8 @@ def _dispatch(words: list[str]) -> int:
         print(f"lamina version {version('lamina')}")
         return 0
     if words[0] == "daemon":
-        from lamina.daemon.main import main as daemon_main
-
-        return daemon_main(words[1:])
+        # the daemon is no part of the command line: this process becomes it
+        os.execv(sys.executable, [sys.executable, "-m", "lamina.daemon.main", *words[1:]])  # noqa: S606
     name, arguments = words[0], words[1:]
     if name in _GROUPS and arguments and arguments[0] in _GROUPS[name]:
         name, arguments = _GROUPS[name][arguments[0]], arguments[1:]

@@ -1,0 +1,98 @@
+"""Logs give out what conmon wrote, and no more of it than was asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lamina.container.logs import LogQuery, read_logs
+from lamina.container.streams import DetachKeys, parse_detach_keys
+from lamina.container.times import InvalidTime, parse_moment, parse_rfc3339, rfc3339
+
+STAMP = "2026-11-23T10:00:{:02}.000000001+00:00"
+
+
+def write(path: Path, *records: tuple[str, str, str]) -> None:
+    path.write_text(
+        "".join(f"{STAMP.format(i)} {stream} {tag} {text}\n" for i, (stream, tag, text) in enumerate(records))
+    )
+
+
+async def read(path: Path, **query: object) -> str:
+    async def no_more() -> bool:
+        return False
+
+    return b"".join([line.text async for line in read_logs(path, LogQuery(**query), no_more)]).decode()  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    path = tmp_path / "log"
+    write(path, *(("stderr" if n % 3 == 0 else "stdout", "F", f"line {n}") for n in range(50)))
+    return path
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 49, 50, 51])
+async def test_tail_gives_exactly_that_many_lines(log: Path, count: int) -> None:
+    lines = (await read(log, tail=count)).splitlines()
+    assert lines == [f"line {n}" for n in range(50)][max(0, 50 - count) :]
+
+
+async def test_tail_counts_the_wanted_stream_alone(log: Path) -> None:
+    assert (await read(log, tail=2, stdout=False)).splitlines() == ["line 45", "line 48"]
+
+
+async def test_tail_of_a_log_that_is_longer_than_a_block(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    write(path, *(("stdout", "F", "x" * 5000 + str(n)) for n in range(60)))
+    assert [line[-2:] for line in (await read(path, tail=40)).splitlines()] == [f"{n}" for n in range(20, 60)]
+
+
+async def test_pieces_of_a_line_are_joined(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    write(path, ("stdout", "P", "one "), ("stdout", "F", "line"), ("stdout", "P", "no end"))
+    assert await read(path) == "one line\nno end"
+
+
+async def test_since_and_until(log: Path) -> None:
+    since = parse_rfc3339("2026-11-23T10:00:47Z")
+    assert (await read(log, since_ns=since)).splitlines() == ["line 47", "line 48", "line 49"]
+    assert (await read(log, until_ns=parse_rfc3339("2026-11-23T10:00:01Z"))).splitlines() == ["line 0"]
+
+
+async def test_a_container_that_never_ran_has_no_lines(tmp_path: Path) -> None:
+    assert await read(tmp_path / "none") == ""
+
+
+@pytest.mark.parametrize("pieces", [[b"ab\x10\x11cd"], [b"ab\x10", b"\x11cd"]])
+def test_detach_keys_are_found_in_any_pieces(pieces: list[bytes]) -> None:
+    keys = DetachKeys(None)
+    passed, found = b"", False
+    for piece in pieces:
+        data, found = keys.feed(piece)
+        passed += data
+    assert (passed, found) == (b"ab", True)
+
+
+def test_half_a_detach_sequence_reaches_the_process() -> None:
+    assert DetachKeys(None).feed(b"\x10x\x10\x10") == (b"\x10x\x10", False)
+    assert parse_detach_keys("a,ctrl-c,DEL") == b"a\x03\x7f"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1.5", 1_500_000_000), ("10", 10**10), ("1970-01-01T00:00:01Z", 10**9), ("1m30s", 10**12 - 90 * 10**9)],
+)
+def test_moments(text: str, value: int) -> None:
+    assert parse_moment(text, now_ns=10**12) == value
+
+
+def test_a_wrong_moment_is_refused() -> None:
+    with pytest.raises(InvalidTime):
+        parse_moment("yesterday")
+
+
+def test_times_are_written_as_go_writes_them() -> None:
+    assert rfc3339(1_500_000_000) == "1970-01-01T00:00:01.5Z"
+    assert rfc3339(0) == "1970-01-01T00:00:00Z"
