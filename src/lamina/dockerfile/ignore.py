@@ -36,23 +36,29 @@ class IgnoreRules:
     def parse(cls, text: str) -> IgnoreRules:
         """Read the file's lines. Raises InvalidPattern."""
         rules = []
-        for line in text.removeprefix("\ufeff").splitlines():
+        for line in text.removeprefix("\ufeff").split("\n"):
             pattern = line.strip()
             if not pattern or line.startswith("#"):
                 continue
             excludes = not pattern.startswith("!")
-            cleaned = posixpath.normpath(pattern.removeprefix("!").strip() or ".").lstrip("/")
+            pattern = pattern.removeprefix("!").strip()
+            if not pattern:
+                raise InvalidPattern("!")
+            cleaned = posixpath.normpath(pattern).lstrip("/")
             if cleaned in (".", ""):
                 continue
-            rules.append(_Rule(_compile(cleaned), excludes, tuple(cleaned.split("/"))))
+            expression = re.compile(wildcard_expression(cleaned, across_directories=True), re.DOTALL)
+            rules.append(_Rule(expression, excludes, tuple(cleaned.split("/"))))
         return cls(rules)
 
     def __bool__(self) -> bool:
         return bool(self._rules)
 
     def excludes(self, path: str) -> bool:
-        """Whether a path, relative to the context, is left out."""
+        """Whether a path, relative to the context, is left out; the context itself never is."""
         parts = path.strip("/").split("/")
+        if parts in ([""], ["."]):
+            return False
         above = ["/".join(parts[:n]) for n in range(1, len(parts) + 1)]
         excluded = False
         for rule in self._rules:
@@ -68,7 +74,7 @@ class IgnoreRules:
 
 def match_wildcard(pattern: str, name: str) -> bool:
     """Go's filepath.Match: ``*`` and ``?`` do not match a slash. Raises InvalidPattern."""
-    return re.compile(_checked(pattern, wildcard_expression(pattern)), re.DOTALL).fullmatch(name) is not None
+    return re.compile(wildcard_expression(pattern), re.DOTALL).fullmatch(name) is not None
 
 
 def has_wildcard(text: str) -> bool:
@@ -76,57 +82,78 @@ def has_wildcard(text: str) -> bool:
     return any(c in text for c in "*?[")
 
 
-def wildcard_expression(pattern: str, *, greedy: bool = False) -> str:
-    """A pattern as a regular expression; with *greedy*, ``*`` and ``?`` match a slash too, as in shell words."""
-    anything, one = (".*", ".") if greedy else ("[^/]*", "[^/]")
-    result = ""
-    position = 0
+def wildcard_expression(pattern: str, *, across_directories: bool = False) -> str:
+    """A pattern as a regular expression; with *across_directories*, ``**`` matches slashes too. Raises InvalidPattern."""
+    result, position = "", 0
     while position < len(pattern):
-        char = pattern[position]
-        position += 1
-        if char == "*":
-            result += anything
-        elif char == "?":
-            result += one
-        elif char == "\\" and position < len(pattern):
-            result += re.escape(pattern[position])
-            position += 1
-        elif char == "[" and "]" in pattern[position + 1 :]:
-            end = pattern.index("]", position + 1)
-            inside = pattern[position:end].replace("\\", "\\\\").replace("[", "\\[")
-            result += "[" + ("^" + inside[1:] if inside[:1] in ("^", "!") else inside) + "]"
-            position = end + 1
+        if across_directories and pattern.startswith("**", position):
+            piece, position = _across_directories(pattern, position)
         else:
-            result += re.escape(char)
+            piece, position = _one_piece(pattern, position)
+        result += piece
     return result
 
 
-def _compile(pattern: str) -> re.Pattern[str]:
-    """A .dockerignore pattern; ``**`` matches any number of directories, none too."""
-    result = ""
-    for part in re.split(r"(\*\*/?)", pattern):
-        if part == "**/":
-            result += "(?:.*/)?"
-        elif part == "**":
-            result += ".*"
-        else:
-            result += wildcard_expression(part)
-    return re.compile(_checked(pattern, result), re.DOTALL)
+def _one_piece(pattern: str, position: int) -> tuple[str, int]:
+    """The expression for what stands at *position*, and the position behind it."""
+    char = pattern[position]
+    if char == "*":
+        return "[^/]*", position + 1
+    if char == "?":
+        return "[^/]", position + 1
+    if char == "[":
+        return _class(pattern, position + 1)
+    if char == "\\":
+        position += 1
+        if position == len(pattern):
+            raise InvalidPattern(pattern)
+    return re.escape(pattern[position]), position + 1
 
 
-def _checked(pattern: str, expression: str) -> str:
-    if "[" in pattern and re.search(r"(?<!\\)\[(?![^\]]+\])", pattern):
+def _across_directories(pattern: str, position: int) -> tuple[str, int]:
+    """``**``: everything at the end of a pattern, else any number of whole directories, none too.
+
+    Docker takes ``**name``, without a slash and without further wildcards, as any path that ends so.
+    """
+    end = position + (3 if pattern.startswith("**/", position) else 2)
+    ends_so = position == 0 and end == 2 and not any(c in pattern[end:] for c in "*?[]\\")
+    return ".*" if end == len(pattern) or ends_so else "(?:.*/)?", end
+
+
+def _class(pattern: str, position: int) -> tuple[str, int]:
+    """A bracket expression, from behind its ``[`` to behind its ``]``. Only ``^`` negates it (filepath.Match)."""
+    negated = pattern.startswith("^", position)
+    position += negated
+    ranges: list[str] = []
+    while not ranges or not pattern.startswith("]", position):
+        low, position = _class_member(pattern, position)
+        high = low
+        if pattern.startswith("-", position):
+            high, position = _class_member(pattern, position + 1)
+        # a range that runs backwards is no error there; it matches nothing
+        ranges.append(f"{re.escape(low)}-{re.escape(high)}" if low <= high else "")
+    inside = "".join(ranges)
+    if not inside:
+        return "." if negated else "(?!)", position + 1
+    return f"[{'^' if negated else ''}{inside}]", position + 1
+
+
+def _class_member(pattern: str, position: int) -> tuple[str, int]:
+    char = pattern[position : position + 1]
+    if char in ("", "-", "]"):
         raise InvalidPattern(pattern)
-    try:
-        re.compile(expression)
-    except re.error:
-        raise InvalidPattern(pattern) from None
-    return expression
+    if char == "\\":
+        position += 1
+        char = pattern[position : position + 1]
+    if not char or position + 1 == len(pattern):
+        raise InvalidPattern(pattern)
+    return char, position + 1
 
 
 def _may_lead_below(rule: Sequence[str], directory: Sequence[str]) -> bool:
     for wanted, part in zip(rule, directory, strict=False):
-        if wanted == "**":
+        # a class or an escape may reach over the slash that the rule was cut at
+        if "**" in wanted or "[" in wanted or "\\" in wanted:
             return True
         if not match_wildcard(wanted, part):
             return False

@@ -167,12 +167,11 @@ def _matches(pattern: str, path: str) -> bool:
 
 
 def _matches_somewhere(pattern: str, path: str) -> bool:
-    if pattern.startswith("**") and not pattern.startswith("**/") and not any(c in pattern[2:] for c in "*?"):
-        test = lambda p: p.endswith(pattern[2:])  # noqa: E731 - a whole name would say less
-    else:
-        test = lambda p: _matches(pattern, p)  # noqa: E731
     parts = path.split("/")
-    return any(test("/".join(parts[:n])) for n in range(1, len(parts) + 1))
+    candidates = ["/".join(parts[:n]) for n in range(1, len(parts) + 1)]
+    if pattern.startswith("**") and not pattern.startswith("**/") and not any(c in pattern[2:] for c in "*?"):
+        return any(candidate.endswith(pattern[2:]) for candidate in candidates)
+    return any(_matches(pattern, candidate) for candidate in candidates)
 
 
 def _reference(rules: list[tuple[bool, str]], path: str) -> bool:
