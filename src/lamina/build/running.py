@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import shutil
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from lamina.layer.diff import write_diff
 from lamina.layer.ingest import IngestedLayer
+from lamina.linux.cgroups import Hierarchies
 from lamina.linux.worker import run_in_worker
 from lamina.network import Endpoint, NetworkService, names
 from lamina.oci.digest import DiffID
@@ -51,12 +53,19 @@ class StepRunner:
     """Runs the commands of builds."""
 
     def __init__(
-        self, run_root: Path, snapshots: Snapshots, networks: NetworkService, runtime: OciRuntime, cgroup_parent: str
+        self,
+        run_root: Path,
+        snapshots: Snapshots,
+        networks: NetworkService,
+        runtime: OciRuntime,
+        hierarchies: Hierarchies,
+        cgroup_parent: str,
     ) -> None:
         self._run_root = run_root
         self._snapshots = snapshots
         self._networks = networks
         self._runtime = runtime
+        self._hierarchies = hierarchies
         self._cgroup_parent = cgroup_parent
 
     async def open(self) -> None:
@@ -103,6 +112,8 @@ class StepRunner:
         if endpoint is not None:
             await self._networks.release(endpoint)
         await asyncio.to_thread(shutil.rmtree, bundle, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            await asyncio.to_thread(self._hierarchies.remove, f"{self._cgroup_parent}/{step_id}")
 
     def _settings(
         self, request: RunRequest, rootfs: Path, bundle: Path, hostname: str, endpoint: Endpoint | None

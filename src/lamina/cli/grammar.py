@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import NoReturn
 
+_HELP_WIDTH = 100
 _TRUTH = {"true": True, "1": True, "t": True, "false": False, "0": False, "f": False}
 
 
@@ -23,6 +24,8 @@ class Parser(argparse.ArgumentParser):
             description=description,
             allow_abbrev=False,
             add_help=False,  # -h is --hostname to run
+            # a formatter that is given its width does not import shutil to find it
+            formatter_class=lambda prog: argparse.HelpFormatter(prog, width=_HELP_WIDTH),
         )
         self.add_argument("--help", action="help", help="show this help and quit")
         self._booleans: set[str] = set()

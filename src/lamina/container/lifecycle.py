@@ -105,7 +105,7 @@ class Lifecycle:
                     console.connect(await self._processes.attach(record.id))
                 await self._processes.start(record)
             except BaseException:
-                await asyncio.shield(self._processes.clean_up(record.id, started.endpoint))
+                await asyncio.shield(self._processes.clean_up(record, started.endpoint))
                 raise
         except Exception as error:
             await self._record_start_failure(record, error)
@@ -226,7 +226,7 @@ class Lifecycle:
                 self._watch(record.id)
             elif self._processes.bundle(record.id).exists():
                 # its start was never acknowledged, or its end was recorded but not cleaned up
-                await self._processes.clean_up(record.id, record.endpoint)
+                await self._processes.clean_up(record, record.endpoint)
 
     async def close(self) -> None:
         """Stop watching. Containers go on; work that was begun on ended ones is finished."""
@@ -273,7 +273,7 @@ class Lifecycle:
             self._waiters.tell_exit(container_id, status.code)
             if ended.host_config.auto_remove:
                 await self._remove(ended, volumes=True)
-            await self._processes.clean_up(container_id, endpoint)
+            await self._processes.clean_up(ended, endpoint)
 
     async def _ended(self, record: Record) -> None:
         """Return when the record no longer has the process that it has now."""

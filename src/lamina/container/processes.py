@@ -7,6 +7,7 @@ is all of that backwards. Nothing here decides *when*; that is ``lifecycle``.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from lamina.container.mounts import runtime_mounts
 from lamina.container.record import NetworkEndpoint, Record
 from lamina.container.settings import NamespaceOf, container_settings
 from lamina.linux import processes
+from lamina.linux.cgroups import Hierarchies
 from lamina.network import Endpoint, NetworkService
 from lamina.network import names as network_names
 from lamina.oci.digest import DiffID, Digest
@@ -52,6 +54,7 @@ class ContainerProcesses:
         monitor: Monitor,
         init_path: str | None,
         cgroup_parent: str,
+        hierarchies: Hierarchies,
     ) -> None:
         self._root = root
         self._run_root = run_root
@@ -61,6 +64,7 @@ class ContainerProcesses:
         self._monitor = monitor
         self._init_path = init_path
         self._cgroup_parent = cgroup_parent
+        self._hierarchies = hierarchies
 
     def directory(self, container_id: str) -> Path:
         """Where a container's own files lie: log, hosts, hostname, resolv.conf."""
@@ -109,7 +113,7 @@ class ContainerProcesses:
             (bundle / "config.json").write_bytes(build_spec(record.id, settings).config)
             pid = await self._monitor.create(self._launch(record))
         except BaseException:
-            await asyncio.shield(self.clean_up(record.id, endpoint))
+            await asyncio.shield(self.clean_up(record, endpoint))
             raise
         return Started(pid, processes.start_time(pid) or 0, endpoint)
 
@@ -140,13 +144,18 @@ class ContainerProcesses:
         finally:
             os.close(pidfd)
 
-    async def clean_up(self, container_id: str, endpoint: NetworkEndpoint | None) -> None:
+    async def clean_up(self, record: Record, endpoint: NetworkEndpoint | None) -> None:
         """Remove all that a process of the container had; what is gone already is no error."""
-        await self._runtime.delete(self.bundle(container_id), container_id)
-        await self._snapshots.unmount(container_id)
+        bundle = self.bundle(record.id)
+        await self._runtime.delete(bundle, record.id)
+        await self._snapshots.unmount(record.id)
         if endpoint is not None and endpoint.sandbox:
             await self._networks.release(_to_network(endpoint))
-        await asyncio.to_thread(shutil.rmtree, self.bundle(container_id), ignore_errors=True)
+        await asyncio.to_thread(shutil.rmtree, bundle, ignore_errors=True)
+        # runc leaves the group of a process that it could not start, when the kernel was slow to let go of it
+        group = f"{record.host_config.cgroup_parent or self._cgroup_parent}/{record.id}"
+        with contextlib.suppress(OSError):
+            await asyncio.to_thread(self._hierarchies.remove, group)
 
     async def forget(self, container_id: str) -> None:
         """Remove a container's own files."""

@@ -110,6 +110,7 @@ async def open_engine(options: EngineOptions) -> Engine:
     if lock_fd is None:
         raise RootLocked(root)
     tools = find_tools(options.runtime)
+    hierarchies = Hierarchies.of_host()
     schemas = (image_store.SCHEMA, container_store.SCHEMA, volume_store.SCHEMA, build_cache.SCHEMA)
     database = await Database.open(root / "state.db", schemas)
     content = ContentStore(root / "content")
@@ -144,14 +145,14 @@ async def open_engine(options: EngineOptions) -> Engine:
         monitor=Monitor(tools.monitor, runtime),
         init_path=tools.init.path if tools.init else None,
         cgroup_parent=options.cgroup_parent,
+        hierarchies=hierarchies,
     )
     events = EventLog()
-    hierarchies = Hierarchies.of_host()
     lifecycle = Lifecycle(containers, processes, snapshots, volumes, _emitter(events))
     await lifecycle.adopt()
     processes.open(ids)
     intake = LayerIntake(content, trees, options.layer_limits)
-    runner = StepRunner(run_root / "build", snapshots, networks, runtime, options.cgroup_parent)
+    runner = StepRunner(run_root / "build", snapshots, networks, runtime, hierarchies, options.cgroup_parent)
     builder = Builder(root / "build", images, intake, runner, BuildCache(database, images))
     await builder.open()
     removal = ImageRemoval(images, content, trees, lowers, lambda image_id: _users(containers, image_id))
