@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from lamina.dockerfile.errors import DockerfileError
 
 _DIRECTIVE = re.compile(r"#\s*([a-zA-Z][a-zA-Z0-9]*)\s*=\s*(.+?)\s*")
-_HEREDOC = re.compile(
-    r"(?<![<\w])(?P<fd>\d*)<<(?P<chomp>-?)(?P<quote>['\"]?)(?P<name>[a-zA-Z_][a-zA-Z0-9_.]*)(?P=quote)(?!<)"
-)
+_HEREDOC = re.compile(r"[0-9]*<<(-?)([^<]+)")
+_QUOTED = re.compile(r"'([^']*)'|\"((?:\\.|[^\"\\])*)\"|\\(.)", re.DOTALL)
 _KNOWN = ("syntax", "escape", "check")
-_TAKE_HEREDOCS = ("RUN", "COPY", "ADD")
+_TAKE_HEREDOCS = (["RUN"], ["COPY"], ["ADD"])
 
 
 @dataclass(frozen=True)
@@ -40,6 +39,7 @@ class LogicalLine:
 class Source:
     """A Dockerfile's lines and its directives."""
 
+    filename: str
     lines: tuple[str, ...]
     directives: dict[str, str]
 
@@ -49,7 +49,7 @@ class Source:
         return self.directives.get("escape", "\\")
 
 
-def read_source(text: str | bytes) -> Source:
+def read_source(text: str | bytes, filename: str = "Dockerfile") -> Source:
     """Split a Dockerfile into lines and read the directives at its top. Raises DockerfileError."""
     if isinstance(text, bytes):
         text = text.decode("utf-8", "replace")
@@ -60,14 +60,16 @@ def read_source(text: str | bytes) -> Source:
         if not match or match.group(1).lower() not in _KNOWN:
             break
         name = match.group(1).lower()
+        value = match.group(2)
+        detail = ""
         if name in directives:
-            raise DockerfileError(f"only one {name} parser directive can be used", line=number, source=lines)
-        directives[name] = match.group(2)
-    if directives.get("escape", "\\") not in ("\\", "`"):
-        raise DockerfileError(
-            f"invalid escape token '{directives['escape']}' does not match ` or \\", line=1, source=lines
-        )
-    return Source(lines, directives)
+            detail = f"only one {name} parser directive can be used"
+        elif name == "escape" and value not in ("\\", "`"):
+            detail = f"invalid escape token '{value}' does not match ` or \\"
+        if detail:
+            raise DockerfileError(detail, line=number, filename=filename, source=lines)
+        directives[name] = value
+    return Source(filename, lines, directives)
 
 
 def logical_lines(source: Source) -> Iterator[LogicalLine]:
@@ -75,7 +77,8 @@ def logical_lines(source: Source) -> Iterator[LogicalLine]:
 
     Raises DockerfileError for a here-document that does not end.
     """
-    continuation = re.compile(re.escape(source.escape) + r"[ \t]*$")
+    mark = re.escape(source.escape)
+    continuation = re.compile(rf"(?<!{mark}){mark}[ \t]*$")
     position = 0
     while position < len(source.lines):
         line = source.lines[position]
@@ -101,28 +104,77 @@ def logical_lines(source: Source) -> Iterator[LogicalLine]:
             yield LogicalLine(text, first + 1, position, heredocs)
 
 
+def split_words(text: str, escape: str = "\\") -> list[str]:
+    """Words as written, quotes kept: they are taken off when variables are expanded."""
+    words = []
+    start = _skip_blanks(text, 0)
+    while start < len(text):
+        end = word_end(text, start, escape)
+        words.append(text[start:end])
+        start = _skip_blanks(text, end)
+    return words
+
+
+def word_end(text: str, start: int, escape: str = "\\") -> int:
+    """Where the word that begins at *start* ends: at a blank that is neither quoted nor escaped."""
+    quote, position = "", start
+    while position < len(text):
+        char = text[position]
+        if char == escape and quote != "'":
+            position += 1
+        elif char.isspace() and not quote:
+            return position
+        elif char == quote:
+            quote = ""
+        elif not quote and char in "'\"":
+            quote = char
+        position += 1
+    return len(text)
+
+
+def unquoted(word: str) -> str:
+    """A word without its quotes and escapes."""
+    return _QUOTED.sub(lambda m: m[1] if m[1] is not None else m[3] or re.sub(r"\\(.)", r"\1", m[2] or ""), word)
+
+
+def _skip_blanks(text: str, position: int) -> int:
+    while position < len(text) and text[position].isspace():
+        position += 1
+    return position
+
+
 def _heredocs(source: Source, text: str, first: int, position: int) -> tuple[tuple[Heredoc, ...], int]:
-    if "<<" not in text or text.split(None, 1)[0].upper() not in _TAKE_HEREDOCS:
-        return (), position
-    found = []
-    for match in _HEREDOC.finditer(_outside_quotes(text)):
-        name, chomp = match.group("name"), bool(match.group("chomp"))
-        body = []
+    """The here-documents that a line asks for, and the position behind them."""
+    found: list[Heredoc] = []
+    for word in _takers_words(text):
+        match = _HEREDOC.fullmatch(word)
+        name = unquoted(match[2]) if match else ""
+        if not match or not name:
+            continue
+        chomp, body = bool(match[1]), ""
         while True:
             if position >= len(source.lines):
                 raise DockerfileError(
-                    f"unterminated heredoc: {name}", line=first + 1, end_line=position, source=source.lines
+                    f"unterminated heredoc: {name}",
+                    line=first + 1,
+                    end_line=position,
+                    filename=source.filename,
+                    source=source.lines,
                 )
-            line = source.lines[position]
+            line = source.lines[position].lstrip("\t" if chomp else "")
             position += 1
-            stripped = line.lstrip("\t") if chomp else line
-            if stripped == name:
+            if line == name:
                 break
-            body.append(stripped)
-        found.append(Heredoc(name, "".join(f"{b}\n" for b in body), not match.group("quote"), chomp))
+            body += f"{line}\n"
+        is_quoted = "'" in match[2] or '"' in match[2]
+        found.append(Heredoc(name, body, not is_quoted, chomp))
     return tuple(found), position
 
 
-def _outside_quotes(text: str) -> str:
-    """The text with quoted words blanked, but for the quotes of a here-document's own name."""
-    return re.sub(r"(?<!<)(?<!<-)('[^']*'|\"[^\"]*\")", lambda m: " " * len(m.group()), text)
+def _takers_words(text: str) -> list[str]:
+    """The words of an instruction that takes here-documents, itself or as a trigger; of another none."""
+    if "<<" not in text:
+        return []
+    words = split_words(text)
+    keywords = [word.upper() for word in words[:2]]
+    return words if keywords[keywords[0] == "ONBUILD" :][:1] in _TAKE_HEREDOCS else []

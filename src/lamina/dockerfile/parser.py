@@ -46,7 +46,7 @@ class Dockerfile:
 
 def parse(text: str | bytes, *, filename: str = "Dockerfile") -> Dockerfile:
     """Read a Dockerfile. Raises DockerfileError."""
-    source = read_source(text)
+    source = read_source(text, filename)
     global_args: list[Arg] = []
     stages: list[tuple[From, list[Instruction]]] = []
     for line in logical_lines(source):
@@ -65,7 +65,10 @@ def parse(text: str | bytes, *, filename: str = "Dockerfile") -> Dockerfile:
 
 def parse_line(text: str) -> Instruction:
     """One instruction by itself, such as an ONBUILD trigger or a ``--change``. Raises DockerfileError."""
-    return parse_instruction(LogicalLine(text.strip(), 1, 1))
+    lines = list(logical_lines(read_source(text.strip())))
+    if len(lines) != 1:
+        raise DockerfileError(f"one instruction expected, not {len(lines)}")
+    return parse_instruction(lines[0])
 
 
 def _take(line: LogicalLine, escape: str, global_args: list[Arg], stages: list[tuple[From, list[Instruction]]]) -> None:
