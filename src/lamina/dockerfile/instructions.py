@@ -12,15 +12,26 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any, TypeVar
 
 from lamina.dockerfile.errors import DockerfileError
-from lamina.dockerfile.lines import Heredoc, LogicalLine
-from lamina.dockerfile.words import expand_word, expand_words
+from lamina.dockerfile.lines import Heredoc, LogicalLine, split_words, unquoted, word_end
+from lamina.dockerfile.words import expand_text, expand_word, expand_words
 
-_FLAG = re.compile(r"--([a-z][a-z-]*)(?:=(.*))?")
+_FLAG = re.compile(r"--([a-z][a-z-]*)(?:=(.*))?", re.DOTALL)
+_DURATION = re.compile(r"([0-9]{1,19}(?:\.[0-9]{0,19})?|\.[0-9]{1,19})(ns|us|µs|μs|ms|s|m|h)")
 _FORBIDDEN_TRIGGERS = ("ONBUILD", "FROM", "MAINTAINER")
-_DURATION_UNITS = {"ns": 1, "us": 1_000, "µs": 1_000, "ms": 1_000_000, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
+_DURATION_UNITS = {
+    "ns": 1,
+    "us": 1_000,
+    "µs": 1_000,
+    "μs": 1_000,
+    "ms": 1_000_000,
+    "s": 10**9,
+    "m": 60 * 10**9,
+    "h": 3600 * 10**9,
+}
 
 T = TypeVar("T", bound="Instruction")
 
@@ -137,6 +148,9 @@ class Expose(_Words):
 class Volume(_Words):
     """``VOLUME PATH …``."""
 
+    def expanded(self, env: Mapping[str, str], escape: str = "\\") -> Volume:
+        return dataclasses.replace(self, words=tuple(expand_word(word, env, escape) for word in self.words))
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Word(Instruction):
@@ -189,8 +203,12 @@ class Copy(Instruction):
         changes: dict[str, Any] = {
             "sources": tuple(s if s.startswith("<<") else expand(s) for s in self.sources),  # type: ignore[attr-defined]
             "exclude": tuple(expand(e) for e in self.exclude),  # type: ignore[attr-defined]
+            "heredocs": tuple(
+                dataclasses.replace(h, text=expand_text(h.text, env), expand=False) if h.expand else h
+                for h in self.heredocs  # type: ignore[attr-defined]
+            ),
         }
-        for name in ("destination", "from_", "chown", "chmod"):
+        for name in ("destination", "chown", "chmod"):
             changes[name] = expand(getattr(self, name))
         return dataclasses.replace(self, **changes)
 
@@ -202,6 +220,9 @@ class Add(Copy):
     checksum: str = ""
     keep_git_dir: bool = False
     unpack: bool | None = None
+
+    def expanded(self, env: Mapping[str, str], escape: str = "\\") -> Add:
+        return dataclasses.replace(super().expanded(env, escape), checksum=expand_word(self.checksum, env, escape))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,46 +250,47 @@ class _Statement:
 
     line: LogicalLine
     keyword: str
-    flags: dict[str, list[str]]
+    flags: dict[str, list[str | None]]
     rest: str
     used: set[str] = field(default_factory=set)
 
     def flag(self, name: str, default: str = "") -> str:
-        self.used.add(name)
-        values = self.flags.get(name, [])
+        values = self.flags_of(name)
         if len(values) > 1:
             raise DockerfileError(f"duplicate flag specified: {name}")
         return values[0] if values else default
 
     def flags_of(self, name: str) -> tuple[str, ...]:
         self.used.add(name)
-        return tuple(self.flags.get(name, []))
+        values = self.flags.get(name, [])
+        if None in values:
+            raise DockerfileError(f"missing a value on flag: {name}")
+        return tuple(value for value in values if value is not None)
 
     def boolean(self, name: str) -> bool | None:
         self.used.add(name)
-        if name not in self.flags:
-            return None
-        value = self.flag(name).lower()
-        if value not in ("", "true", "false", "1", "0"):
+        if self.flags.get(name) in (None, [None]):
+            return True if name in self.flags else None
+        value = self.flag(name)
+        if not value:
+            raise DockerfileError(f"missing a value on flag: {name}")
+        if value.lower() not in ("true", "false"):
             raise DockerfileError(f"expecting boolean value for flag {name}, not: {value}")
-        return value in ("", "true", "1")
+        return value.lower() == "true"
 
     @property
     def common(self) -> dict[str, Any]:
-        return {"source": shown(self.line), "first": self.line.first, "last": self.line.last}
+        return {"source": self.line.text, "first": self.line.first, "last": self.line.last}
 
 
 def parse_instruction(line: LogicalLine, escape: str = "\\") -> Instruction:
     """Read one instruction. Raises DockerfileError without a place; the caller knows it."""
-    keyword, _, rest = line.text.partition(" ") if " " in line.text else re.split(r"(\s)", line.text + " ", maxsplit=1)
-    statement = _Statement(line, keyword.strip().upper(), {}, rest.strip())
+    keyword, rest = [*line.text.split(None, 1), "", ""][:2]
+    statement = _Statement(line, keyword.upper(), {}, rest)
     reader = _READERS.get(statement.keyword)
     if reader is None:
-        raise DockerfileError(
-            f"unknown instruction: {keyword.strip()}{_did_you_mean(statement.keyword, list(_READERS))}"
-        )
-    if statement.keyword not in ("ENV", "LABEL", "ARG", "CMD", "ENTRYPOINT", "SHELL", "ONBUILD", "MAINTAINER"):
-        _take_flags(statement)
+        raise DockerfileError(f"unknown instruction: {keyword}{_did_you_mean(statement.keyword, list(_READERS))}")
+    _take_flags(statement)
     if not statement.rest and statement.keyword not in ("CMD", "ENTRYPOINT"):
         raise DockerfileError(f"{statement.keyword} requires at least one argument")
     instruction = reader(statement, escape)
@@ -279,12 +301,6 @@ def parse_instruction(line: LogicalLine, escape: str = "\\") -> Instruction:
     return instruction
 
 
-def shown(line: LogicalLine) -> str:
-    """The text that build output shows for an instruction."""
-    keyword, _, rest = line.text.partition(" ")
-    return f"{keyword.upper()} {rest.strip()}".strip()
-
-
 def _did_you_mean(name: str, known: Sequence[str], prefix: str = "") -> str:
     close = difflib.get_close_matches(name, known, n=1)
     return f" (did you mean {prefix}{close[0]}?)" if close else ""
@@ -292,44 +308,28 @@ def _did_you_mean(name: str, known: Sequence[str], prefix: str = "") -> str:
 
 def _take_flags(statement: _Statement) -> None:
     while statement.rest.startswith("--"):
-        word, _, rest = statement.rest.partition(" ")
+        end = word_end(statement.rest, 0)
+        word, statement.rest = unquoted(statement.rest[:end]), statement.rest[end:].lstrip()
         if word == "--":
-            statement.rest = rest.lstrip()
             return
         match = _FLAG.fullmatch(word)
         if not match:
             raise DockerfileError(f"unknown flag: {word}")
-        statement.flags.setdefault(match.group(1), []).append(match.group(2) or "")
-        statement.rest = rest.lstrip()
+        statement.flags.setdefault(match.group(1), []).append(match.group(2))
 
 
 def _json_words(text: str) -> list[str] | None:
+    """The words of a JSON list; None for what is no JSON list, which then is shell form."""
     if not text.startswith("["):
         return None
     try:
         words = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return words if isinstance(words, list) and all(isinstance(w, str) for w in words) else None
-
-
-def _split(text: str, escape: str) -> list[str]:
-    """Words as written, quotes kept: they are taken off when variables are expanded."""
-    words, current, quote, position = [], "", "", 0
-    while position < len(text):
-        char = text[position]
-        position += 1
-        if char == escape and position < len(text) and quote != "'":
-            current += char + text[position]
-            position += 1
-        elif char.isspace() and not quote:
-            if current:
-                words.append(current)
-            current = ""
-        else:
-            quote = "" if char == quote else (char if not quote and char in "'\"" else quote)
-            current += char
-    return [*words, current] if current else words
+    if not all(isinstance(word, str) for word in words):
+        raise DockerfileError("when using JSON array syntax, arrays must be comprised of strings only")
+    # JSON may name half a surrogate pair, which no UTF-8 can hold
+    return [word.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for word in words]
 
 
 def _from(s: _Statement, escape: str) -> From:
@@ -366,13 +366,13 @@ def _shell(s: _Statement, escape: str) -> Shell:
 
 
 def _pairs(s: _Statement, escape: str) -> dict[str, Any]:
-    words = _split(s.rest, escape)
+    words = split_words(s.rest, escape)
     if "=" not in words[0]:
         # the old form: one name, and everything behind it is the value
-        name, _, value = s.rest.partition(" ")
-        if not value.strip():
+        name, value = [*s.rest.split(None, 1), ""][:2]
+        if not value:
             raise DockerfileError(f"{s.keyword} must have two arguments")
-        return {"pairs": ((name, value.strip()),)} | s.common
+        return {"pairs": ((name, value),)} | s.common
     pairs = []
     for word in words:
         name, equals, value = word.partition("=")
@@ -386,7 +386,7 @@ def _pairs(s: _Statement, escape: str) -> dict[str, Any]:
 
 def _arg(s: _Statement, escape: str) -> Arg:
     pairs: list[tuple[str, str | None]] = []
-    for word in _split(s.rest, escape):
+    for word in split_words(s.rest, escape):
         name, equals, value = word.partition("=")
         if not name:
             raise DockerfileError("ARG names can not be blank")
@@ -396,7 +396,7 @@ def _arg(s: _Statement, escape: str) -> Arg:
 
 def _list_words(s: _Statement, escape: str) -> tuple[str, ...]:
     words = _json_words(s.rest)
-    return tuple(words if words is not None else _split(s.rest, escape))
+    return tuple(words if words is not None else split_words(s.rest, escape))
 
 
 def _volume(s: _Statement, escape: str) -> Volume:
@@ -408,7 +408,7 @@ def _volume(s: _Statement, escape: str) -> Volume:
 
 def _one_word(kind: Callable[..., T]) -> Callable[[_Statement, str], T]:
     def read(s: _Statement, escape: str) -> T:
-        words = _split(s.rest, escape)
+        words = split_words(s.rest, escape)
         if len(words) != 1 and s.keyword != "WORKDIR":
             raise DockerfileError(f"{s.keyword} requires exactly one argument")
         return kind(word=s.rest, **s.common)
@@ -420,14 +420,20 @@ def _copy_fields(s: _Statement, escape: str) -> dict[str, Any]:
     words = _list_words(s, escape)
     if len(words) < 2:
         raise DockerfileError(
-            f"{s.keyword} requires at least two arguments, but only one was provided. Destination could not be determined"
+            f"{s.keyword} requires at least two arguments, but only one was provided. Destination could not be determined."
+        )
+    from_ = s.flag("from") if s.keyword == "COPY" else ""
+    if "$" in from_:
+        raise DockerfileError(
+            "variable expansion is not supported for --from, define a new stage with FROM using ARG from global scope "
+            "as a workaround"
         )
     chown, chmod = s.flag("chown"), s.flag("chmod")
     return {
         "sources": words[:-1],
         "destination": words[-1],
         "heredocs": s.line.heredocs,
-        "from_": s.flag("from") if s.keyword == "COPY" else "",
+        "from_": from_,
         "chown": chown,
         "chmod": chmod,
         "link": bool(s.boolean("link")),
@@ -443,33 +449,42 @@ def _add(s: _Statement, escape: str) -> Add:
 
 
 def _healthcheck(s: _Statement, escape: str) -> Healthcheck:
-    kind, _, rest = s.rest.partition(" ")
+    kind, rest = [*s.rest.split(None, 1), ""][:2]
     if kind.upper() == "NONE":
-        if rest.strip():
+        if rest:
             raise DockerfileError("HEALTHCHECK NONE takes no arguments")
         return Healthcheck(test=("NONE",), **s.common)
     if kind.upper() != "CMD":
         raise DockerfileError(f'Unknown type "{kind}" in HEALTHCHECK (try CMD)')
-    words = _json_words(rest.strip())
-    test = ("CMD", *words) if words is not None else ("CMD-SHELL", rest.strip())
+    words = _json_words(rest)
+    test = ("CMD", *words) if words is not None else ("CMD-SHELL", rest)
     if len(test) < 2 or not test[1]:
         raise DockerfileError("Missing command after HEALTHCHECK CMD")
     retries = s.flag("retries", "0")
-    if not retries.isdigit():
+    if not re.fullmatch("[0-9]{1,9}", retries):
         raise DockerfileError(f"invalid number of retries: {retries}")
     times: dict[str, Any] = {
-        name.replace("-", "_"): duration_ns(s.flag(name))
-        for name in ("interval", "timeout", "start-period", "start-interval")
+        name.replace("-", "_"): _interval(s, name) for name in ("interval", "timeout", "start-period", "start-interval")
     }
     return Healthcheck(test=test, retries=int(retries), **times, **s.common)
 
 
+def _interval(s: _Statement, name: str) -> int:
+    value = duration_ns(s.flag(name))
+    if 0 < value < _DURATION_UNITS["ms"]:
+        raise DockerfileError(f'Interval "{name}" cannot be less than 1ms')
+    return value
+
+
 def duration_ns(text: str) -> int:
     """Go's duration, such as ``1m30s``, in nanoseconds; empty is 0. Raises DockerfileError."""
-    parts = re.findall(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)", text)
-    if "".join(n + u for n, u in parts) != text:
+    if text in ("", "0"):
+        return 0
+    parts = _DURATION.findall(text)
+    total = int(sum(Decimal(number) * _DURATION_UNITS[unit] for number, unit in parts))
+    if "".join(number + unit for number, unit in parts) != text or total >= 1 << 63:
         raise DockerfileError(f'time: invalid duration "{text}"')
-    return int(sum(float(n) * _DURATION_UNITS[u] for n, u in parts))
+    return total
 
 
 def _onbuild(s: _Statement, escape: str) -> Onbuild:
@@ -479,7 +494,8 @@ def _onbuild(s: _Statement, escape: str) -> Onbuild:
     if keyword in _FORBIDDEN_TRIGGERS:
         raise DockerfileError(f"{keyword} isn't allowed as an ONBUILD trigger")
     parse_instruction(LogicalLine(s.rest, s.line.first, s.line.last, s.line.heredocs), escape)
-    return Onbuild(trigger=s.rest, **s.common)
+    documents = "".join(f"\n{h.text}{h.name}" for h in s.line.heredocs)
+    return Onbuild(trigger=s.rest + documents, **s.common)
 
 
 _READERS: dict[str, Callable[[_Statement, str], Instruction]] = {
