@@ -9,6 +9,10 @@ from dataclasses import dataclass
 
 from lamina.errors import InvalidArgument
 
+_STAR = "[^/]*?"
+_ANYTHING = ".*"
+_DIRECTORIES = "(?:.*/)?"
+
 
 class InvalidPattern(InvalidArgument):
     """A pattern is malformed."""
@@ -84,21 +88,42 @@ def has_wildcard(text: str) -> bool:
 
 def wildcard_expression(pattern: str, *, across_directories: bool = False) -> str:
     """A pattern as a regular expression; with *across_directories*, ``**`` matches slashes too. Raises InvalidPattern."""
-    result, position = "", 0
+    pieces: list[str] = []
+    position = 0
     while position < len(pattern):
         if across_directories and pattern.startswith("**", position):
             piece, position = _across_directories(pattern, position)
         else:
             piece, position = _one_piece(pattern, position)
-        result += piece
-    return result
+        pieces.append(piece)
+    return _joined(pieces)
+
+
+def _joined(pieces: Sequence[str]) -> str:
+    """One expression that does not try in vain: what stands between two stars is taken where it first fits.
+
+    No later place could serve the second star better, unless a class matches a slash, which no star passes. Without this, the time for
+    ``*a*a*a*b`` grows with the power of its stars.
+    """
+    may_settle = not any(piece.startswith("[") and re.fullmatch(piece, "/") for piece in pieces)
+    result, segment = "", ""
+    for piece in pieces:
+        if piece == _STAR:
+            settled = may_settle and segment.startswith(_STAR)
+            result += f"(?>{segment})" if settled else segment
+            segment = ""
+        elif piece in (_ANYTHING, _DIRECTORIES):
+            result += segment
+            segment = ""
+        segment += piece
+    return result + segment
 
 
 def _one_piece(pattern: str, position: int) -> tuple[str, int]:
     """The expression for what stands at *position*, and the position behind it."""
     char = pattern[position]
     if char == "*":
-        return "[^/]*", position + 1
+        return _STAR, position + 1
     if char == "?":
         return "[^/]", position + 1
     if char == "[":
@@ -117,7 +142,7 @@ def _across_directories(pattern: str, position: int) -> tuple[str, int]:
     """
     end = position + (3 if pattern.startswith("**/", position) else 2)
     ends_so = position == 0 and end == 2 and not any(c in pattern[end:] for c in "*?[]\\")
-    return ".*" if end == len(pattern) or ends_so else "(?:.*/)?", end
+    return _ANYTHING if end == len(pattern) or ends_so else _DIRECTORIES, end
 
 
 def _class(pattern: str, position: int) -> tuple[str, int]:
@@ -134,7 +159,7 @@ def _class(pattern: str, position: int) -> tuple[str, int]:
         ranges.append(f"{re.escape(low)}-{re.escape(high)}" if low <= high else "")
     inside = "".join(ranges)
     if not inside:
-        return "." if negated else "(?!)", position + 1
+        return r"[\s\S]" if negated else "(?!)", position + 1
     return f"[{'^' if negated else ''}{inside}]", position + 1
 
 

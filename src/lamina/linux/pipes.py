@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
+import socket
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from typing import TypeVar
 
 T = TypeVar("T")
 
-_PIPE_BYTES = 1 << 20
+_BUFFER_BYTES = 4 << 20
+_READ_BYTES = 1 << 20
+_SO_SNDBUFFORCE = 32
+"""socket(7); a number of its own since Python has no name for it."""
 
 
 async def feed(chunks: AsyncIterable[bytes], consume: Callable[[int], Awaitable[T]]) -> T:
@@ -62,10 +65,15 @@ async def drain(produce: Callable[[int], Awaitable[object]]) -> AsyncIterator[by
 
 
 def _pipe() -> tuple[int, int]:
-    read_fd, write_fd = os.pipe()
-    with suppress(OSError):  # an unprivileged limit on pipe sizes costs speed only
-        fcntl.fcntl(write_fd, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-    return read_fd, write_fd
+    """A reading and a writing descriptor.
+
+    A socket pair and not a pipe: a full pipe is writable again as soon as one page is free, so that a fast writer and a fast
+    reader wake each other for every few kilobytes; a socket waits until three quarters of its buffer are.
+    """
+    reading, writing = socket.socketpair()
+    with suppress(OSError):  # a limit on buffers costs speed only
+        writing.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _BUFFER_BYTES)
+    return reading.detach(), writing.detach()
 
 
 async def _write_all(chunks: AsyncIterable[bytes], fd: int, consumer: asyncio.Future[T]) -> None:
@@ -104,7 +112,7 @@ async def _read(fd: int) -> bytes:
     loop = asyncio.get_running_loop()
     while True:
         try:
-            return os.read(fd, _PIPE_BYTES)
+            return os.read(fd, _READ_BYTES)
         except BlockingIOError:
             ready: asyncio.Future[None] = loop.create_future()
             loop.add_reader(fd, lambda ready=ready: ready.done() or ready.set_result(None))  # type: ignore[misc]
