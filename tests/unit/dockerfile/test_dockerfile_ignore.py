@@ -152,6 +152,18 @@ def test_a_source_with_a_star_a_question_mark_or_a_bracket_is_a_pattern(text: st
     assert not has_wildcard("plain/name.txt")
 
 
+def test_many_stars_do_not_multiply_the_work() -> None:
+    assert not match_wildcard("*a" * 30 + "b", "a" * 200)
+    assert match_wildcard("*a" * 30 + "*b", "a" * 200 + "b")
+    assert not _excluded("x/" + "*a" * 30 + "b", "x/" + "a" * 200)
+    assert not match_wildcard("*[ab]" * 30 + "c", "ab" * 100)
+
+
+@pytest.mark.parametrize(("pattern", "name"), [("*[^x]*b", "a/b"), ("*[.-0]*b", "a/b"), ("*[^z-a]*b", "a/b")])
+def test_a_class_may_match_a_slash(pattern: str, name: str) -> None:
+    assert match_wildcard(pattern, name)
+
+
 def _matches(pattern: str, path: str) -> bool:
     """A pattern without classes or escapes, tried letter by letter."""
     if not pattern:
@@ -182,7 +194,9 @@ def _reference(rules: list[tuple[bool, str]], path: str) -> bool:
     return excluded
 
 
-_part = st.sampled_from(["a", "b", "ab", "*", "?", "**", "a*", "*b", "a?", "**b", "a**", "a**b"])
+_part = st.sampled_from(
+    ["a", "b", "ab", "*", "?", "**", "a*", "*b", "a?", "**b", "a**", "a**b", "*a*b", "a*b*", "*a**b*b"]
+)
 _rules = st.lists(st.tuples(st.booleans(), st.lists(_part, min_size=1, max_size=3).map("/".join)), max_size=4)
 _path = st.lists(st.sampled_from(["a", "b", "ab", "ba", "axb"]), min_size=1, max_size=4).map("/".join)
 
