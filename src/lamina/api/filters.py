@@ -31,9 +31,8 @@ class Filters(Mapping[str, tuple[str, ...]]):
         unknown = [name for name in raw if name not in accepted]
         if unknown:
             raise InvalidFilter(f"invalid filter '{unknown[0]}'")
-        return cls(
-            {k: tuple(v) if isinstance(v, list) else tuple(n for n, on in v.items() if on) for k, v in raw.items()}
-        )
+        # in the object form docker takes the names, whatever they are mapped to
+        return cls({name: tuple(values) for name, values in raw.items()})
 
     def __getitem__(self, name: str) -> tuple[str, ...]:
         return self._values[name]
@@ -52,6 +51,16 @@ class Filters(Mapping[str, tuple[str, ...]]):
         """Whether the filter was not given, or one of its values is among *candidates*."""
         values = self._values.get(name)
         return not values or any(c in values for c in candidates)
+
+    def allows_prefix(self, name: str, *candidates: str) -> bool:
+        """Whether the filter was not given, or one of its values begins one of *candidates*."""
+        values = self._values.get(name)
+        return not values or any(c.startswith(v) for v in values for c in candidates)
+
+    def allows_labels(self, labels: Mapping[str, str], name: str = "label") -> bool:
+        """Whether *labels* have all that the filter asks for: ``key``, or ``key=value``."""
+        wanted = (text.partition("=") for text in self.values_of(name))
+        return all(key in labels and (not equals or labels[key] == value) for key, equals, value in wanted)
 
     def boolean(self, name: str) -> bool | None:
         """A filter that is true or false; None if it was not given. Raises InvalidFilter."""

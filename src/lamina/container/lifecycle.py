@@ -199,25 +199,32 @@ class Lifecycle:
             await self._remove(self._store.get(container_id), volumes=volumes)
 
     async def _remove(self, record: Record, *, volumes: bool) -> None:
-        """With the lock held. The row goes first: what is left of the container then is garbage for a next start."""
+        """With the lock held. The row goes first: what is left of the container then is garbage for a next start.
+
+        Volumes are not, so they go before anyone is told.
+        """
         await self._store.remove(record.id)
+        if volumes:
+            await self._remove_anonymous_volumes(record)
         self.console(record.id).end_subscriptions()
         self._consoles.pop(record.id, None)
         self._emit("destroy", record, {})
         self._waiters.tell_removal(record.id, record.state.exit_code)
         self._locks.pop(record.id, None)
-        self._in_background(self._discard(record, volumes=volumes))
+        self._in_background(self._discard(record))
 
-    async def _discard(self, record: Record, *, volumes: bool) -> None:
+    async def _remove_anonymous_volumes(self, record: Record) -> None:
+        for name in record.anonymous_volumes:
+            if not any(name in (m.name for m in other.mounts) for other in self._store):
+                with suppress(LaminaError):
+                    await self._volumes.remove(name)
+
+    async def _discard(self, record: Record) -> None:
         watcher = self._watchers.get(record.id)
         if watcher is not None:
             await asyncio.wait((watcher,))
         await self._snapshots.remove(record.id)
         await self._processes.forget(record.id)
-        for name in record.anonymous_volumes if volumes else ():
-            if not any(name in (m.name for m in other.mounts) for other in self._store):
-                with suppress(LaminaError):
-                    await self._volumes.remove(name)
 
     async def adopt(self) -> None:
         """Find the containers that ran when the last daemon ended: watch those that run, record the end of the others."""

@@ -7,7 +7,7 @@ is all of that backwards. Nothing here decides *when*; that is ``lifecycle``.
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import logging
 import os
 import shutil
 from collections.abc import Sequence
@@ -27,6 +27,8 @@ from lamina.runtime.oci_runtime import OciRuntime
 from lamina.runtime.settings import Mount
 from lamina.runtime.spec import build_spec
 from lamina.snapshot import Snapshots
+
+_log = logging.getLogger(__name__)
 
 _FILES = ("hostname", "hosts", "resolv.conf")
 
@@ -154,8 +156,10 @@ class ContainerProcesses:
         await asyncio.to_thread(shutil.rmtree, bundle, ignore_errors=True)
         # runc leaves the group of a process that it could not start, when the kernel was slow to let go of it
         group = f"{record.host_config.cgroup_parent or self._cgroup_parent}/{record.id}"
-        with contextlib.suppress(OSError):
+        try:
             await asyncio.to_thread(self._hierarchies.remove, group)
+        except OSError as error:
+            _log.warning("%s: %s; its processes: %s", record.name, error, self._hierarchies.processes(group))
 
     async def forget(self, container_id: str) -> None:
         """Remove a container's own files."""

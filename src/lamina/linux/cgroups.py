@@ -72,16 +72,22 @@ class Hierarchies:
                         found.update(int(n) for n in Path(path, "cgroup.procs").read_text().split())
         return sorted(found)
 
-    def remove(self, group: str, *, timeout_s: float = 1.0) -> None:
+    def remove(self, group: str, *, timeout_s: float = 5.0) -> None:
         """Remove an empty group with those below it; one that is not there is no error.
 
         The kernel answers EBUSY for a moment after the last process has gone, so this tries for up to *timeout_s*.
-        Raises OSError if processes remain.
+        Raises OSError if processes remain; what could be removed in other hierarchies is gone then.
         """
         deadline = time.monotonic() + timeout_s
+        failed: OSError | None = None
         for directory in self.directories(group):
             for path, _, _ in os.walk(directory, topdown=False):
-                _remove_directory(path, deadline)
+                try:
+                    _remove_directory(path, deadline)
+                except OSError as error:
+                    failed = error
+        if failed is not None:
+            raise failed
 
     def remove_if_empty(self, group: str, *, timeout_s: float = 2.0) -> None:
         """Remove a group that has no groups below it; one with processes stays. As ``remove``, it tries for a while."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import secrets
 import shutil
@@ -132,4 +133,4 @@ class VolumeStore:
         volume = self.get(name)
         await self._database.write(lambda c: c.execute("DELETE FROM volume WHERE name = ?", (name,)))
         self._volumes.pop(name, None)
-        shutil.rmtree(volume.path.parent, ignore_errors=True)
+        await asyncio.to_thread(shutil.rmtree, volume.path.parent, ignore_errors=True)

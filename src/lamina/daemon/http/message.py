@@ -3,104 +3,61 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import parse_qs
 
 import msgspec
 
+from lamina.daemon.http.body import Body
+from lamina.daemon.http.channel import Channel
+from lamina.daemon.http.raw import RawStream
 from lamina.errors import InvalidArgument
 
-if TYPE_CHECKING:
-    from lamina.daemon.http.connection import RawStream
-
 T = TypeVar("T")
-_HIGH_WATER = 2 << 20
-_LOW_WATER = 512 << 10
 _JSON_LIMIT = 4 << 20
-_TRUE = ("1", "true", "t", "yes", "y", "on")
+_FALSE = ("", "0", "no", "false", "none")
 
 
 class InvalidRequest(InvalidArgument):
     """A request's parameter or body is malformed."""
 
 
-class Body:
-    """A request's body as it arrives; the sender is held back while nobody reads."""
-
-    def __init__(self, pause: Callable[[], None], resume: Callable[[], None]) -> None:
-        self._chunks: deque[bytes] = deque()
-        self._size = 0
-        self._ended = False
-        self._failure: Exception | None = None
-        self._arrival = asyncio.Event()
-        self._pause = pause
-        self._resume = resume
-        self._paused = False
-        self.on_first_read: Callable[[], None] | None = None
-
-    def feed(self, data: bytes) -> None:
-        """Take what arrived."""
-        self._chunks.append(data)
-        self._size += len(data)
-        self._arrival.set()
-        if self._size > _HIGH_WATER and not self._paused:
-            self._paused = True
-            self._pause()
-
-    def end(self, failure: Exception | None = None) -> None:
-        """Nothing more will arrive."""
-        if not self._ended:
-            self._ended = True
-            self._failure = failure
-            self._arrival.set()
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether all has arrived."""
-        return self._ended and self._failure is None
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        if self.on_first_read is not None:
-            self.on_first_read()
-            self.on_first_read = None
-        while True:
-            while not self._chunks:
-                if self._ended:
-                    if self._failure is not None:
-                        raise self._failure
-                    return
-                self._arrival.clear()
-                await self._arrival.wait()
-            # one larger piece is cheaper to pass on than many small ones
-            data = self._chunks.popleft() if len(self._chunks) == 1 else b"".join(self._chunks)
-            self._chunks.clear()
-            self._size = 0
-            if self._paused and self._size <= _LOW_WATER:
-                self._paused = False
-                self._resume()
-            yield data
-
-
 @dataclass
 class Request:
-    """A request. ``path_params`` and ``api_version`` are the router's; ``disconnected`` is set when the client has gone."""
+    """A request. ``path_params`` and ``api_version`` are the router's."""
 
     method: str
     path: str
     raw_query: str
     headers: Mapping[str, str]
     body: Body
-    hijack: Callable[[str], Awaitable[RawStream]]
-    keep_alive: bool = True
-    disconnected: asyncio.Event = field(default_factory=asyncio.Event)
+    channel: Channel
+    take_over: Callable[[str], Awaitable[RawStream]]
     path_params: Mapping[str, str] = field(default_factory=dict)
     api_version: tuple[int, int] = (0, 0)
 
     def __post_init__(self) -> None:
         self._query = parse_qs(self.raw_query, keep_blank_values=True)
+
+    @property
+    def disconnected(self) -> asyncio.Event:
+        """Set when the client has gone."""
+        return self.channel.disconnected
+
+    def cancel_when_gone(self) -> AbstractContextManager[None]:
+        """Cancel the task that runs this block if the client goes away meanwhile. Raises ClientGone if it has gone already."""
+        return self.channel.cancel_when_gone()
+
+    async def hijack(self, content_type: str) -> RawStream:
+        """Take the connection over: 101 or 200 is sent, then bytes are raw both ways. The handler then returns None.
+
+        The rest of the body is skipped. Raises ClientGone.
+        """
+        await self.body.skip()
+        return await self.take_over(content_type)
 
     def query(self, name: str, default: str = "") -> str:
         """A parameter's first value."""
@@ -112,9 +69,9 @@ class Request:
         return self._query.get(name, [])
 
     def flag(self, name: str, *, default: bool = False) -> bool:
-        """A parameter that is true or false; docker's clients write 1, true, 0, false and nothing."""
+        """A parameter that is true or false. As with docker, what is not a word for false is true."""
         values = self._query.get(name)
-        return values[0].strip().lower() in _TRUE if values else default
+        return values[0].strip().lower() not in _FALSE if values else default
 
     def integer(self, name: str) -> int | None:
         """A parameter that is a whole number; None if it is missing or empty. Raises InvalidRequest."""
@@ -136,11 +93,17 @@ class Request:
         return bytes(data)
 
     async def json(self, kind: type[T]) -> T:
-        """The body as JSON of a certain form; an empty body is an empty object. Raises InvalidRequest."""
+        """The body as JSON of a certain form; an empty body is an empty object. Raises InvalidRequest.
+
+        As with docker a body must be declared as JSON: a web page can make a browser send anything else to a daemon on TCP.
+        """
         data = await self.read()
+        declared = self.headers.get("Content-Type", "")
+        if data and declared.partition(";")[0].strip().lower() != "application/json":
+            raise InvalidRequest(f"unsupported Content-Type header ({declared}): must be 'application/json'")
         try:
             return msgspec.json.decode(data or b"{}", type=kind)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise InvalidRequest(f"invalid JSON: {error}") from None
 
 
@@ -156,7 +119,7 @@ class Response:
 
 @dataclass(frozen=True)
 class StreamingResponse:
-    """A response whose body is made while it is sent; each item is sent at once."""
+    """A response whose body is made while it is sent; each item is sent at once. The iterator is closed in the end."""
 
     body: AsyncIterator[bytes]
     content_type: str = "application/json"

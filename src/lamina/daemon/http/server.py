@@ -12,7 +12,9 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from lamina.daemon.http.channel import Channel
 from lamina.daemon.http.connection import Connection, Handler
+from lamina.daemon.http.sending import encode_fields
 from lamina.errors import InvalidArgument, Unavailable
 
 _log = logging.getLogger(__name__)
@@ -34,49 +36,69 @@ class AddressTaken(Unavailable):
 
 
 class Server:
-    """Serves one handler on any number of addresses."""
+    """Serves one handler on any number of addresses. *headers* are part of every response."""
 
     def __init__(self, handler: Handler, headers: Mapping[str, str]) -> None:
         self._handler = handler
-        self._headers = b"".join(f"{k}: {v}\r\n".encode() for k, v in headers.items())
+        self._common = encode_fields(headers)
         self._servers: list[asyncio.Server] = []
         self._paths: list[tuple[Path, int]] = []
-        self._connections: set[Connection] = set()
+        self._connections: dict[asyncio.Task[None], Connection] = {}
 
-    async def listen(self, host: str) -> None:
-        """Listen on ``unix:///path`` or ``tcp://address:port``. Raises InvalidHost or AddressTaken."""
-        parts = urlsplit(host)
+    async def listen(self, host: str) -> str:
+        """Listen on ``unix:///path`` or ``tcp://address:port``; port 0 takes a free one. Returns the address in this form.
+
+        Raises InvalidHost or AddressTaken.
+        """
         try:
-            if parts.scheme == "unix":
-                await self._listen_unix(host, Path(parts.netloc + parts.path))
-            elif parts.scheme == "tcp" and parts.port is not None:
-                await self._listen_tcp(parts.hostname or "127.0.0.1", parts.port)
-            else:
-                raise InvalidHost(host)
+            parts = urlsplit(host)
+            port = parts.port
+        except ValueError:
+            raise InvalidHost(host) from None
+        try:
+            if parts.scheme == "unix" and parts.path:
+                return await self._listen_unix(host, Path(parts.netloc + parts.path))
+            if parts.scheme == "tcp" and port is not None:
+                return await self._listen_tcp(parts.hostname or "127.0.0.1", port)
         except OSError as error:
             raise AddressTaken(host, error.strerror or str(error)) from error
+        raise InvalidHost(host)
 
     async def close(self, timeout_s: float) -> None:
-        """Accept no more, let requests under way finish for up to *timeout_s*, then end them."""
+        """Accept no more, let requests under way finish for up to *timeout_s*, then end them; returns when all are gone."""
         for server in self._servers:
             server.close()
-        for connection in list(self._connections):
-            connection.close_when_idle()
-        pending = [c.finished for c in self._connections if c.finished is not None]
-        if pending:
-            await asyncio.wait(pending, timeout=timeout_s)
-        for connection in list(self._connections):
-            connection.cancel()
+        for task, connection in self._connections.items():
+            connection.is_ending = True
+            if connection.is_idle:
+                task.cancel()
+        tasks = list(self._connections)
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=timeout_s)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
         for path, inode in self._paths:
             # another daemon may have made its own socket there meanwhile
             with suppress(FileNotFoundError):
                 if path.stat().st_ino == inode:
                     path.unlink()
 
-    def _new_connection(self) -> Connection:
-        return Connection(self._handler, self._headers, self._connections)
+    def _new_channel(self) -> Channel:
+        return Channel(self._serve)
 
-    async def _listen_unix(self, host: str, path: Path) -> None:
+    def _serve(self, channel: Channel) -> None:
+        connection = Connection(channel, self._handler, self._common)
+        task = asyncio.ensure_future(connection.serve())
+        self._connections[task] = connection
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        del self._connections[task]
+        if not task.cancelled() and task.exception() is not None:
+            _log.error("a connection failed", exc_info=task.exception())
+
+    async def _listen_unix(self, host: str, path: Path) -> str:
         path.parent.mkdir(parents=True, exist_ok=True)
         if _is_answering(path):
             raise AddressTaken(host, "another daemon answers there")
@@ -87,17 +109,24 @@ class Server:
         before = os.umask(0o117)
         try:
             listener.bind(str(path))
+        except OSError:
+            listener.close()
+            raise
         finally:
             os.umask(before)
         loop = asyncio.get_running_loop()
-        self._servers.append(await loop.create_unix_server(self._new_connection, sock=listener, backlog=_BACKLOG))
+        self._servers.append(await loop.create_unix_server(self._new_channel, sock=listener, backlog=_BACKLOG))
         self._paths.append((path, path.stat().st_ino))
+        return f"unix://{path}"
 
-    async def _listen_tcp(self, address: str, port: int) -> None:
+    async def _listen_tcp(self, address: str, port: int) -> str:
         loop = asyncio.get_running_loop()
-        self._servers.append(await loop.create_server(self._new_connection, address, port, backlog=_BACKLOG))
+        server = await loop.create_server(self._new_channel, address, port, backlog=_BACKLOG)
+        self._servers.append(server)
         if address not in ("127.0.0.1", "::1", "localhost"):
             _log.warning("listening on %s without TLS: whoever reaches it is root here", address)
+        shown = f"[{address}]" if ":" in address else address
+        return f"tcp://{shown}:{server.sockets[0].getsockname()[1]}"
 
 
 def _is_answering(path: Path) -> bool:
