@@ -155,6 +155,7 @@ class Daemon:
             if ids:
                 self.docker("rm", "-fv", *ids)
             self.stop()
+        self.last_log = self.log
         mount.unmount_all(str(self.base))
         shutil.rmtree(self.base, ignore_errors=True)
 
@@ -221,7 +222,7 @@ def daemon(needs_root: None, tmp_path_factory: pytest.TempPathFactory, busybox_t
         yield served
     finally:
         served.discard()
-    assert leftovers(served) == []
+    assert leftovers(served) == [], served.last_log[-4000:]
 
 
 @pytest.fixture
@@ -236,4 +237,4 @@ def own_daemon(needs_root: None, tmp_path: Path, busybox_tar: Path) -> Iterator[
         if served.process is not None and served.process.poll() is not None:
             served.start()
         served.discard()
-    assert leftovers(served) == []
+    assert leftovers(served) == [], served.last_log[-4000:]

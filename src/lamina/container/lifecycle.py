@@ -35,6 +35,7 @@ from lamina.container.streams import Console
 from lamina.container.times import parse_rfc3339, rfc3339
 from lamina.container.waiting import Condition, Waiters
 from lamina.errors import ContainerStartError, InvalidArgument, LaminaError
+from lamina.runtime.monitor import ExitStatus
 from lamina.snapshot import Snapshots
 from lamina.volume import VolumeStore
 
@@ -121,9 +122,10 @@ class Lifecycle:
             finished_at=record.state.finished_at,
             stopped_by_user=False,
         )
-        await self._store.put(_with_endpoint(running, started.endpoint), lasting=False)
+        running = _with_endpoint(running, started.endpoint)
+        await self._store.put(running, lasting=False)
         self._emit("start", running, {})
-        self._watch(record.id)
+        self._watch(running)
 
     async def _record_start_failure(self, record: Record, error: Exception) -> None:
         self.console(record.id).end_subscriptions()
@@ -150,9 +152,7 @@ class Lifecycle:
                 self._emit("kill", record, {"signal": str(int(number))})
             await asyncio.wait((ended,), timeout=None if patience < 0 else patience)
             if not ended.done():
-                self._processes.signal(record, signal.SIGKILL)
-                self._emit("kill", record, {"signal": str(int(signal.SIGKILL))})
-                await asyncio.wait((ended,), timeout=_KILL_PATIENCE_S)
+                await self._end(record)
         finally:
             ended.cancel()
         self._emit("stop", record, {})
@@ -165,8 +165,7 @@ class Lifecycle:
             raise ContainerNotRunning(record.id)
         self._emit("kill", record, {"signal": str(int(number))})
         if number == signal.SIGKILL:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._ended(record), _KILL_PATIENCE_S)
+            await self._await_end(record)
 
     async def restart(self, container_id: str, timeout_s: int | None = None, signal_name: str | None = None) -> None:
         """Stop if running, then start."""
@@ -193,8 +192,9 @@ class Lifecycle:
         if record.state.has_process:
             if not force:
                 raise ContainerRunning(record.name)
-            with suppress(ContainerNotRunning):
-                await self.kill(container_id)
+            await self._end(record)
+            if container_id not in self._store:
+                return  # its end removed it (--rm)
         async with self._lock(container_id):
             await self._remove(self._store.get(container_id), volumes=volumes)
 
@@ -230,7 +230,7 @@ class Lifecycle:
         """Find the containers that ran when the last daemon ended: watch those that run, record the end of the others."""
         for record in self._store:
             if record.state.has_process:
-                self._watch(record.id)
+                self._watch(record)
             elif self._processes.bundle(record.id).exists():
                 # its start was never acknowledged, or its end was recorded but not cleaned up
                 await self._processes.clean_up(record, record.endpoint)
@@ -245,10 +245,10 @@ class Lifecycle:
         if pending:
             await asyncio.wait(pending, timeout=_KILL_PATIENCE_S)
 
-    def _watch(self, container_id: str) -> None:
-        task = asyncio.ensure_future(self._follow_to_end(container_id))
-        self._watchers[container_id] = task
-        task.add_done_callback(lambda done: self._forget_watcher(container_id, done))
+    def _watch(self, record: Record) -> None:
+        task = asyncio.ensure_future(self._follow_to_end(record))
+        self._watchers[record.id] = task
+        task.add_done_callback(lambda done: self._forget_watcher(record.id, done))
 
     def _forget_watcher(self, container_id: str, task: asyncio.Task[None]) -> None:
         if self._watchers.get(container_id) is task:
@@ -256,31 +256,45 @@ class Lifecycle:
         if not task.cancelled() and task.exception() is not None:
             _log.error("watching %s failed", container_id, exc_info=task.exception())
 
-    async def _follow_to_end(self, container_id: str) -> None:
-        status = await self._processes.wait(container_id)
-        await self.console(container_id).finished()
-        async with self._lock(container_id):
-            record = self._store.get(container_id)
-            finished = rfc3339(status.finished_ns or time.time_ns())
-            ended = record.with_state(
-                status="exited",
-                pid=0,
-                started_ticks=0,
-                exit_code=status.code,
-                oom_killed=status.oom_killed,
-                finished_at=finished,
-            )
-            endpoint = record.endpoint
-            ended = _with_endpoint(ended, None)
-            if not ended.host_config.auto_remove:
-                await self._store.put(ended)
-            if status.oom_killed:
-                self._emit("oom", ended, {})
-            self._emit("die", ended, {"exitCode": str(status.code), "execDuration": _seconds_run(ended)})
-            self._waiters.tell_exit(container_id, status.code)
-            if ended.host_config.auto_remove:
-                await self._remove(ended, volumes=True)
-            await self._processes.clean_up(ended, endpoint)
+    async def _follow_to_end(self, running: Record) -> None:
+        status = await self._processes.wait(running.id)
+        await self.console(running.id).finished()
+        try:
+            async with self._lock(running.id):
+                await self._record_end(self._store.get(running.id), status)
+        except ContainerNotFound:
+            # removed by force before its end was known; what the process had is still there
+            await self._processes.clean_up(running, running.endpoint)
+
+    async def _record_end(self, record: Record, status: ExitStatus) -> None:
+        ended = record.with_state(
+            status="exited",
+            pid=0,
+            started_ticks=0,
+            exit_code=status.code,
+            oom_killed=status.oom_killed,
+            finished_at=rfc3339(status.finished_ns or time.time_ns()),
+        )
+        ended = _with_endpoint(ended, None)
+        if not ended.host_config.auto_remove:
+            await self._store.put(ended)
+        if status.oom_killed:
+            self._emit("oom", ended, {})
+        self._emit("die", ended, {"exitCode": str(status.code), "execDuration": _seconds_run(ended)})
+        self._waiters.tell_exit(record.id, status.code)
+        if ended.host_config.auto_remove:
+            await self._remove(ended, volumes=True)
+        await self._processes.clean_up(ended, record.endpoint)
+
+    async def _end(self, record: Record) -> None:
+        """Kill the process and wait until its end is recorded, also when it ended by itself a moment ago."""
+        if self._processes.signal(record, signal.SIGKILL):
+            self._emit("kill", record, {"signal": str(int(signal.SIGKILL))})
+        await self._await_end(record)
+
+    async def _await_end(self, record: Record) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._ended(record), _KILL_PATIENCE_S)
 
     async def _ended(self, record: Record) -> None:
         """Return when the record no longer has the process that it has now."""
