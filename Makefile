@@ -7,7 +7,9 @@ STAMP := $(VENV)/.installed
 
 .PHONY: setup run test lint bench clean packages compatibility
 
+# an editable install is not compiled, and the interpreter may have been told not to keep what it compiles
 setup: $(STAMP)
+	@$(BIN)/python -m compileall -q src
 
 packages:
 	@scripts/packages
@@ -22,7 +24,6 @@ run: setup
 	@scripts/quickstart
 
 test: setup
-	@$(BIN)/python -m compileall -q src
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 lint: setup

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import secrets
 import shutil
 from collections.abc import Callable, Sequence
@@ -12,7 +11,6 @@ from pathlib import Path
 
 from lamina.layer.diff import write_diff
 from lamina.layer.ingest import IngestedLayer
-from lamina.linux.cgroups import Hierarchies
 from lamina.linux.worker import run_in_worker
 from lamina.network import Endpoint, NetworkService, names
 from lamina.oci.digest import DiffID
@@ -58,14 +56,12 @@ class StepRunner:
         snapshots: Snapshots,
         networks: NetworkService,
         runtime: OciRuntime,
-        hierarchies: Hierarchies,
         cgroup_parent: str,
     ) -> None:
         self._run_root = run_root
         self._snapshots = snapshots
         self._networks = networks
         self._runtime = runtime
-        self._hierarchies = hierarchies
         self._cgroup_parent = cgroup_parent
 
     async def open(self) -> None:
@@ -95,7 +91,11 @@ class StepRunner:
             (bundle / "config.json").write_bytes(build_spec(step_id, settings).config)
             report(f" ---> Running in {step_id[:12]}\n")
             code = await self._runtime.run_to_completion(
-                bundle, step_id, request.args[0], lambda stream, data: report(data.decode("utf-8", "replace"))
+                bundle,
+                step_id,
+                self._group(step_id),
+                request.args[0],
+                lambda stream, data: report(data.decode("utf-8", "replace")),
             )
             report(f" ---> Removed intermediate container {step_id[:12]}\n")
             if code != 0:
@@ -112,8 +112,9 @@ class StepRunner:
         if endpoint is not None:
             await self._networks.release(endpoint)
         await asyncio.to_thread(shutil.rmtree, bundle, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            await asyncio.to_thread(self._hierarchies.remove, f"{self._cgroup_parent}/{step_id}")
+
+    def _group(self, step_id: str) -> str:
+        return f"{self._cgroup_parent}/{step_id}"
 
     def _settings(
         self, request: RunRequest, rootfs: Path, bundle: Path, hostname: str, endpoint: Endpoint | None

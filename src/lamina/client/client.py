@@ -9,7 +9,6 @@ import json
 import socket
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
-from urllib.parse import quote, urlencode
 
 import httptools
 
@@ -146,6 +145,8 @@ class Client:
 
 def quoted(name: str) -> str:
     """A name as a part of a path."""
+    from urllib.parse import quote
+
     return quote(name, safe="/:@")
 
 
@@ -164,9 +165,12 @@ def filters_json(pairs: Iterable[str]) -> str:
 
 def _target(path: str, query: Query | None) -> str:
     given = {k: v for k, v in (query or {}).items() if v is not None and v != "" and v is not False}
+    if not given:
+        return f"/v{CURRENT}{path}"
+    from urllib.parse import urlencode
+
     encoded = {k: "1" if v is True else v for k, v in given.items()}
-    text = urlencode(encoded, doseq=True)
-    return f"/v{CURRENT}{path}" + (f"?{text}" if text else "")
+    return f"/v{CURRENT}{path}?{urlencode(encoded, doseq=True)}"
 
 
 def _send_chunks(connection: socket.socket, chunks: Iterable[bytes]) -> None:

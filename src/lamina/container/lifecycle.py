@@ -264,7 +264,7 @@ class Lifecycle:
                 await self._record_end(self._store.get(running.id), status)
         except ContainerNotFound:
             # removed by force before its end was known; what the process had is still there
-            await self._processes.clean_up(running, running.endpoint)
+            await self._processes.clean_up(running, running.endpoint, has_ended=True)
 
     async def _record_end(self, record: Record, status: ExitStatus) -> None:
         ended = record.with_state(
@@ -284,7 +284,7 @@ class Lifecycle:
         self._waiters.tell_exit(record.id, status.code)
         if ended.host_config.auto_remove:
             await self._remove(ended, volumes=True)
-        await self._processes.clean_up(ended, record.endpoint)
+        await self._processes.clean_up(ended, record.endpoint, has_ended=True)
 
     async def _end(self, record: Record) -> None:
         """Kill the process and wait until its end is recorded, also when it ended by itself a moment ago."""

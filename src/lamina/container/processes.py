@@ -7,7 +7,6 @@ is all of that backwards. Nothing here decides *when*; that is ``lifecycle``.
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import shutil
 from collections.abc import Sequence
@@ -18,7 +17,6 @@ from lamina.container.mounts import runtime_mounts
 from lamina.container.record import NetworkEndpoint, Record
 from lamina.container.settings import NamespaceOf, container_settings
 from lamina.linux import processes
-from lamina.linux.cgroups import Hierarchies
 from lamina.network import Endpoint, NetworkService
 from lamina.network import names as network_names
 from lamina.oci.digest import DiffID, Digest
@@ -27,8 +25,6 @@ from lamina.runtime.oci_runtime import OciRuntime
 from lamina.runtime.settings import Mount
 from lamina.runtime.spec import build_spec
 from lamina.snapshot import Snapshots
-
-_log = logging.getLogger(__name__)
 
 _FILES = ("hostname", "hosts", "resolv.conf")
 
@@ -56,7 +52,6 @@ class ContainerProcesses:
         monitor: Monitor,
         init_path: str | None,
         cgroup_parent: str,
-        hierarchies: Hierarchies,
     ) -> None:
         self._root = root
         self._run_root = run_root
@@ -66,7 +61,6 @@ class ContainerProcesses:
         self._monitor = monitor
         self._init_path = init_path
         self._cgroup_parent = cgroup_parent
-        self._hierarchies = hierarchies
 
     def directory(self, container_id: str) -> Path:
         """Where a container's own files lie: log, hosts, hostname, resolv.conf."""
@@ -146,24 +140,22 @@ class ContainerProcesses:
         finally:
             os.close(pidfd)
 
-    async def clean_up(self, record: Record, endpoint: NetworkEndpoint | None) -> None:
-        """Remove all that a process of the container had; what is gone already is no error."""
+    async def clean_up(self, record: Record, endpoint: NetworkEndpoint | None, *, has_ended: bool = False) -> None:
+        """Remove all that a process of the container had; what is gone already is no error. Quicker if it is known to have ended."""
         bundle = self.bundle(record.id)
-        await self._runtime.delete(bundle, record.id)
+        delete = self._runtime.delete_ended if has_ended else self._runtime.delete
+        await delete(bundle, record.id, self._group(record))
         await self._snapshots.unmount(record.id)
         if endpoint is not None and endpoint.sandbox:
             await self._networks.release(_to_network(endpoint))
         await asyncio.to_thread(shutil.rmtree, bundle, ignore_errors=True)
-        # runc leaves the group of a process that it could not start, when the kernel was slow to let go of it
-        group = f"{record.host_config.cgroup_parent or self._cgroup_parent}/{record.id}"
-        try:
-            await asyncio.to_thread(self._hierarchies.remove, group)
-        except OSError as error:
-            _log.warning("%s: %s; its processes: %s", record.name, error, self._hierarchies.processes(group))
 
     async def forget(self, container_id: str) -> None:
         """Remove a container's own files."""
         await asyncio.to_thread(shutil.rmtree, self.directory(container_id), ignore_errors=True)
+
+    def _group(self, record: Record) -> str:
+        return f"{record.host_config.cgroup_parent or self._cgroup_parent}/{record.id}"
 
     def _launch(self, record: Record) -> Launch:
         config = record.config
@@ -171,6 +163,7 @@ class ContainerProcesses:
         return Launch(
             record.id,
             self.bundle(record.id),
+            self._group(record),
             record.path,
             self.log_path(record.id) if keeps_log else None,
             terminal=config.tty,

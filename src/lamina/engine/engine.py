@@ -135,7 +135,7 @@ async def open_engine(options: EngineOptions) -> Engine:
         table=options.nft_table,
     )
     await networks.start(live_endpoints(list(containers)))
-    runtime = OciRuntime(tools.runtime, run_root / "runtime")
+    runtime = OciRuntime(tools.runtime, run_root / "runtime", hierarchies)
     processes = ContainerProcesses(
         root / "container",
         run_root / "container",
@@ -145,14 +145,13 @@ async def open_engine(options: EngineOptions) -> Engine:
         monitor=Monitor(tools.monitor, runtime),
         init_path=tools.init.path if tools.init else None,
         cgroup_parent=options.cgroup_parent,
-        hierarchies=hierarchies,
     )
     events = EventLog()
     lifecycle = Lifecycle(containers, processes, snapshots, volumes, _emitter(events))
     await lifecycle.adopt()
     processes.open(ids)
     intake = LayerIntake(content, trees, options.layer_limits)
-    runner = StepRunner(run_root / "build", snapshots, networks, runtime, hierarchies, options.cgroup_parent)
+    runner = StepRunner(run_root / "build", snapshots, networks, runtime, options.cgroup_parent)
     builder = Builder(root / "build", images, intake, runner, BuildCache(database, images))
     await builder.open()
     removal = ImageRemoval(images, content, trees, lowers, lambda image_id: _users(containers, image_id))

@@ -35,10 +35,11 @@ _FIRST_STREAM = 1
 
 @dataclass(frozen=True)
 class Launch:
-    """How conmon is to run a container. ``log_path`` None keeps no log."""
+    """How conmon is to run a container, in which control group. ``log_path`` None keeps no log."""
 
     container_id: str
     bundle: Path
+    group: str
     command: str
     log_path: Path | None
     terminal: bool = False
@@ -81,7 +82,7 @@ class Monitor:
         pid, message = _parse_report(report)
         if pid <= 0:
             error = self._runtime.failure(launch.bundle, message, launch.command)
-            await self._runtime.delete(launch.bundle, launch.container_id)
+            await self._runtime.delete(launch.bundle, launch.container_id, launch.group)
             raise error
         return pid
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
+import shutil
 import stat
 import subprocess
 from collections.abc import Callable
@@ -12,19 +14,24 @@ from pathlib import Path
 
 from lamina.errors import ContainerStartError
 from lamina.linux import processes
+from lamina.linux.cgroups import Hierarchies
 from lamina.runtime.probe import Tool
 from lamina.runtime.start_errors import last_message, start_error
 
 _READ_BYTES = 64 << 10
 _FIFO_TIMEOUT_S = 2.0
+_GROUP_TIMEOUT_S = 0.2
+
+_log = logging.getLogger(__name__)
 
 
 class OciRuntime:
     """An OCI runtime and the directory where it keeps its state."""
 
-    def __init__(self, tool: Tool, root: Path) -> None:
+    def __init__(self, tool: Tool, root: Path, hierarchies: Hierarchies) -> None:
         self.tool = tool
         self.root = root
+        self._hierarchies = hierarchies
 
     def arguments(self, bundle: Path) -> list[str]:
         """Global flags; errors go to a file of the bundle, since a container's own output may be on stderr."""
@@ -44,15 +51,35 @@ class OciRuntime:
         if done.returncode != 0:
             raise self.failure(bundle, done.stderr.decode(errors="replace"), command)
 
-    async def delete(self, bundle: Path, container_id: str) -> None:
+    async def delete(self, bundle: Path, container_id: str, group: str) -> None:
         """Kill what is left of a container and remove the runtime's state and control groups; gone already is no error."""
         argv = [self.tool.path, *self.arguments(bundle), "delete", "--force", container_id]
         await processes.run(argv)
+        # runc leaves the group of a process that it could not start, when the kernel was slow to let go of it
+        try:
+            await asyncio.to_thread(self._hierarchies.remove, group)
+        except OSError as error:
+            _log.warning("%s: %s; its processes: %s", container_id, error, self._hierarchies.processes(group))
+
+    async def delete_ended(self, bundle: Path, container_id: str, group: str) -> None:
+        """As ``delete``, for a container whose first process has ended.
+
+        The state directory and the groups are all that is left then, and removing them here saves starting a program, 10 ms. Where
+        other processes are in the groups, as with the host's PID namespace, they are the runtime's to kill.
+        """
+        try:
+            await asyncio.to_thread(self._hierarchies.remove, group, timeout_s=_GROUP_TIMEOUT_S)
+        except OSError:
+            await self.delete(bundle, container_id, group)
+        else:
+            await asyncio.to_thread(shutil.rmtree, self.root / container_id, ignore_errors=True)
 
     async def run_to_completion(
-        self, bundle: Path, container_id: str, command: str, on_output: Callable[[int, bytes], None]
+        self, bundle: Path, container_id: str, group: str, command: str, on_output: Callable[[int, bytes], None]
     ) -> int:
         """Run a container as a child of this process and return its exit code; *on_output* gets (1 or 2, bytes).
+
+        Nothing of the container is left then.
 
         For build steps, which are to end with the daemon. When the caller is cancelled, the container is killed and removed.
         Raises ContainerStartError's kinds if the process could not be started.
@@ -70,7 +97,7 @@ class OciRuntime:
             code = await asyncio.to_thread(process.wait)
         except BaseException:
             process.kill()
-            await asyncio.shield(self.delete(bundle, container_id))
+            await asyncio.shield(self.delete(bundle, container_id, group))
             await asyncio.shield(asyncio.to_thread(process.wait))
             raise
         finally:
@@ -78,7 +105,7 @@ class OciRuntime:
             process.stderr.close()
         message = _logged_error(bundle) if code != 0 else None
         if message is not None:
-            await self.delete(bundle, container_id)
+            await self.delete(bundle, container_id, group)
             raise start_error(message, command)
         return code if code >= 0 else 128 - code
 
