@@ -68,7 +68,7 @@ class StepRunner:
         """Remove what the steps of a killed daemon left: containers, and their bundles."""
         self._run_root.mkdir(parents=True, exist_ok=True)
         for bundle in self._run_root.iterdir():
-            await self._runtime.delete(bundle, bundle.name)
+            await self._runtime.delete(bundle, bundle.name, self._group(bundle.name))
             shutil.rmtree(bundle, ignore_errors=True)
 
     async def run(

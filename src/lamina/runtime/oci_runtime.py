@@ -91,9 +91,9 @@ class OciRuntime:
         assert process.stdout is not None
         assert process.stderr is not None
         try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(_carry(process.stdout.fileno(), 1, on_output))
-                group.create_task(_carry(process.stderr.fileno(), 2, on_output))
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(_carry(process.stdout.fileno(), 1, on_output))
+                tasks.create_task(_carry(process.stderr.fileno(), 2, on_output))
             code = await asyncio.to_thread(process.wait)
         except BaseException:
             process.kill()
