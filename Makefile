@@ -27,16 +27,18 @@ test: setup
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 lint: setup
-	$(BIN)/ruff check src tests
-	$(BIN)/ruff format --check src tests
+	$(BIN)/ruff check src tests bench
+	$(BIN)/ruff format --check src tests bench
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 compatibility: setup
 	$(BIN)/python scripts/compatibility > docs/compatibility.md
 
+# ROWS=run,ps some rows; ENGINES=lamina,docker some engines; BENCH_JSON=FILE the raw numbers, too
 bench: setup
-	@scripts/bench
+	@scripts/packages bench
+	@$(BIN)/python -m bench
 
 clean:
 	rm -rf $(VENV) .lamina .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

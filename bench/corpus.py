@@ -1,0 +1,71 @@
+"""What the engines work on: the same bytes every time."""
+
+from __future__ import annotations
+
+import io
+import random
+import shutil
+import subprocess
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+
+_DIRECTORIES = 420
+_FILES_EACH = 100
+_SIZES = (100, 1_000, 4_000, 12_000, 30_000, 110_000)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """``busybox`` is a small root file system; ``big`` is one of at least 1 GB and 40,000 entries, which also holds busybox."""
+
+    busybox: Path
+    big: Path
+
+    @classmethod
+    def make(cls, directory: Path) -> Corpus:
+        """Write the files below *directory*."""
+        directory.mkdir()
+        corpus = cls(directory / "busybox.tar", directory / "big.tar")
+        with tarfile.open(corpus.busybox, "w") as tar:
+            _add_busybox(tar)
+        with tarfile.open(corpus.big, "w", format=tarfile.GNU_FORMAT) as tar:
+            _add_busybox(tar)
+            _add_files(tar)
+        return corpus
+
+
+def _add_busybox(tar: tarfile.TarFile) -> None:
+    program = shutil.which("busybox")
+    assert program is not None, "busybox-static is not installed"
+    for directory in ("bin", "etc", "tmp"):
+        _add(tar, directory, tarfile.DIRTYPE)
+    with open(program, "rb") as file:
+        _add(tar, "bin/busybox", tarfile.REGTYPE, file.read(), mode=0o755)
+    for name in subprocess.run([program, "--list"], capture_output=True, text=True, check=True).stdout.split():
+        if name != "busybox":
+            _add(tar, f"bin/{name}", tarfile.SYMTYPE, link="busybox")
+
+
+def _add_files(tar: tarfile.TarFile) -> None:
+    """Files as a distribution has them: most are small and text, few are large; half of the bytes do not compress."""
+    chance = random.Random(12)
+    noise = chance.randbytes(2 << 20)
+    words = [f"{chance.randrange(1 << 20):x}" for _ in range(4000)]
+    text = " ".join(chance.choice(words) for _ in range(1 << 18)).encode()
+    for directory in range(_DIRECTORIES):
+        _add(tar, f"srv/d{directory}", tarfile.DIRTYPE)
+        for number in range(_FILES_EACH):
+            size = chance.choice(_SIZES)
+            source = chance.choice((noise, text))
+            start = chance.randrange(len(source) - size)
+            _add(tar, f"srv/d{directory}/f{number}", tarfile.REGTYPE, source[start : start + size])
+
+
+def _add(
+    tar: tarfile.TarFile, name: str, kind: bytes, data: bytes = b"", *, mode: int | None = None, link: str = ""
+) -> None:
+    header = tarfile.TarInfo(name)
+    header.type, header.linkname, header.size, header.mtime = kind, link, len(data), 1_700_000_000
+    header.mode = mode or (0o755 if kind == tarfile.DIRTYPE else 0o644)
+    tar.addfile(header, io.BytesIO(data))

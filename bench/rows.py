@@ -1,0 +1,121 @@
+"""What is timed: one row a kind of work, the same commands for every engine."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from bench.corpus import Corpus
+from bench.engines import Engine
+from bench.host import settle
+
+Unit = Literal["s", "bytes"]
+_SHORT, _LONG = 9, 3
+
+
+@dataclass(frozen=True)
+class Row:
+    """A kind of work. *measure* does it once and returns seconds or bytes; *floor* does the least that anybody must do."""
+
+    name: str
+    title: str
+    goal: float
+    runs: int
+    measure: Callable[[Engine, Corpus], float | None]
+    floor: Callable[[Corpus, Path], float] | None = None
+    floor_title: str = ""
+    unit: Unit = "s"
+
+
+def _run(*options: str) -> Callable[[Engine, Corpus], float]:
+    return lambda engine, corpus: engine.timed("run", "--rm", *options, "busybox", "true")
+
+
+def _ps(engine: Engine, corpus: Corpus) -> float:
+    return engine.timed("ps", own=True)
+
+
+def _memory(engine: Engine, corpus: Corpus) -> float | None:
+    return engine.memory_bytes() or None
+
+
+def _import(engine: Engine, corpus: Corpus) -> float:
+    settle()
+    try:
+        return engine.timed("import", corpus.big, "big")
+    finally:
+        engine.run("rmi", "big")
+
+
+def _import_and_run(engine: Engine, corpus: Corpus) -> float:
+    settle()
+    try:
+        return engine.timed("import", corpus.big, "big") + engine.timed("run", "--rm", "big", "true")
+    finally:
+        engine.run("rmi", "big")
+
+
+def _copy_and_hash(corpus: Corpus, scratch: Path) -> float:
+    settle()
+    target = scratch / "copy"
+    start = time.perf_counter()
+    command = 'tee "$2" < "$1" | sha256sum > /dev/null && sync "$2"'
+    subprocess.run(["sh", "-c", command, "sh", corpus.big, target], check=True)
+    elapsed = time.perf_counter() - start
+    target.unlink()
+    return elapsed
+
+
+def _interpreter(corpus: Corpus, scratch: Path) -> float:
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-I", "-S", "-c", "pass"], check=True)
+    return time.perf_counter() - start
+
+
+def _runtime(corpus: Corpus, scratch: Path) -> float:
+    bundle = scratch / "bundle"
+    if not bundle.exists():
+        (bundle / "rootfs").mkdir(parents=True)
+        subprocess.run(["tar", "-xf", corpus.busybox, "-C", bundle / "rootfs"], check=True)
+        subprocess.run(["runc", "spec", "--bundle", bundle], check=True)
+        config = json.loads((bundle / "config.json").read_text())
+        config["process"] |= {"args": ["true"], "terminal": False, "rlimits": []}
+        (bundle / "config.json").write_text(json.dumps(config))
+    begin = time.perf_counter()
+    argv = ["runc", "--root", str(scratch / "runc"), "run", "--bundle", str(bundle), f"lmbench{os.getpid()}"]
+    subprocess.run(argv, check=True, stdin=subprocess.DEVNULL)
+    return time.perf_counter() - begin
+
+
+ROWS = (
+    Row(
+        "run",
+        "`run --rm busybox true`, default bridge",
+        0.070,
+        _SHORT,
+        _run(),
+        _runtime,
+        "`runc run`, no network, no log",
+    ),
+    Row("run-none", "`run --rm --network none busybox true`", 0.055, _SHORT, _run("--network", "none")),
+    Row("run-host", "`run --rm --network host busybox true`", 0.050, _SHORT, _run("--network", "host")),
+    Row("ps", "`ps`, the engine's own command", 0.040, _SHORT, _ps, _interpreter, "`python3 -I -S -c pass`"),
+    Row("memory", "memory of the idle daemon (PSS)", 60 << 20, 1, _memory, unit="bytes"),
+    Row(
+        "import",
+        "`import` of 1.2 GB, 42,000 files",
+        2.5,
+        _LONG,
+        _import,
+        _copy_and_hash,
+        "`tee copy | sha256sum`, synced",
+    ),
+    Row("import-run", "the same and the first `run` of it", 3.0, _LONG, _import_and_run),
+)
