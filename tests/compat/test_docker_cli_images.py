@@ -40,7 +40,7 @@ def test_the_quickstart_has_four_history_entries_and_a_layer_of_run_sh_alone(
     history = json.loads(
         f"[{','.join(daemon.docker_ok('history', '--no-trunc', '--format', '{{json .}}', 'quickstart').splitlines())}]"
     )
-    assert [h["CreatedBy"] for h in history[:3]] == ['CMD ["./run.sh"]', "VOLUME /data", "ADD run.sh /"]
+    assert [h["CreatedBy"] for h in history[:3]] == ['CMD ["./run.sh"]', "VOLUME [/data]", "ADD run.sh /"]
     assert len(history) == 4
     assert history[0]["Size"] == history[1]["Size"] == "0B"
     images = [json.loads(daemon.docker_ok("inspect", h["ID"]))[0] for h in history]

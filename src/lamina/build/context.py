@@ -9,7 +9,7 @@ from pathlib import Path
 from lamina.build.errors import DockerfileNotFound
 from lamina.dockerfile import IgnoreRules
 from lamina.layer.ingest import Limits, ingest
-from lamina.layer.tree import FileTree, Node, load
+from lamina.layer.tree import FileTree, Node, load, walk
 from lamina.linux.pipes import feed
 from lamina.linux.worker import run_in_worker
 
@@ -28,6 +28,14 @@ class FileSource:
     def is_visible(self, path: bytes) -> bool:
         """Whether .dockerignore leaves a path in."""
         return not self._ignore or not self._ignore.excludes(os.fsdecode(path))
+
+    def is_present(self, path: bytes, node: Node) -> bool:
+        """Whether a file counts as there: it is visible itself, or it is a directory with something visible below it."""
+        if self.is_visible(path):
+            return True
+        if node.children is None or not self._ignore.may_contain_included(os.fsdecode(path)):
+            return False
+        return any(self.is_visible(below) for below, _ in walk(node, path))
 
     def read(self, node: Node, limit: int = _MAXIMUM_DOCUMENT) -> bytes:
         """The first bytes of a regular file."""
@@ -61,6 +69,8 @@ async def receive_context(body: AsyncIterable[bytes], directory: Path, limits: L
 def read_dockerfile(context: FileSource, name: str) -> bytes:
     """The Dockerfile's bytes. Raises DockerfileNotFound."""
     node = context.tree.lookup(os.fsencode(name))
+    if node is None and name == "Dockerfile":
+        node = context.tree.lookup(b"dockerfile")
     if node is None or not node.is_regular:
         raise DockerfileNotFound(name)
     return context.read(node)

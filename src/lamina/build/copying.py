@@ -2,6 +2,9 @@
 
 What is to be copied is decided on trees alone: the source's (context, stage or image) and the stage's own, in which the destination is
 resolved as the container would see it, links and all, without a way out.
+
+A destination directory that is made is root's with mode 0755, one that exists keeps what it has; directories below it become what the
+source says. Nothing takes the place of a directory but a directory (BuildKit's rules, fsutil's ``copy``).
 """
 
 from __future__ import annotations
@@ -10,19 +13,24 @@ import hashlib
 import os
 import posixpath
 import stat
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from lamina.build.chmod import ModeChange
 from lamina.build.context import FileSource
 from lamina.build.errors import BuildFailed, SourceNotFound
 from lamina.dockerfile.ignore import IgnoreRules, has_wildcard, match_wildcard
 from lamina.layer.ingest import IngestedLayer
 from lamina.layer.tarwriter import Read, TarWriter, reader_of
-from lamina.layer.tree import FileTree, MergedTree, Node, walk
+from lamina.layer.tree import MergedTree, Node, SymlinkLoop, walk
 
 _READ_BYTES = 1 << 20
+
+Found = tuple[bytes, Node]
+"""A file of a source: its path without a leading slash, and its node."""
 
 
 @dataclass(frozen=True)
@@ -31,83 +39,84 @@ class Ownership:
 
     uid: int | None = None
     gid: int | None = None
-    mode: int | None = None
+    mode: ModeChange | None = None
 
 
 @dataclass(frozen=True)
 class CopyItem:
-    """A file to be written at *path* (no leading slash), taken from *source*; text of a here-document has no source."""
+    """A file to be written at *path* (no leading slash), taken from *source*; text of a here-document has no source.
+
+    *origin* is the source's own node, by which two names of one file are known.
+    """
 
     path: bytes
     node: Node
     source: FileSource | None = None
     text: bytes = b""
+    origin: Node | None = None
 
 
 class CopyPlan:
-    """What a COPY or ADD writes, in order."""
+    """What a COPY or ADD writes, in order. Directories and texts that it makes itself bear *now_ns* (Unix nanoseconds)."""
 
-    def __init__(self, root: MergedTree, ownership: Ownership) -> None:
+    def __init__(self, root: MergedTree, ownership: Ownership, *, now_ns: int | None = None) -> None:
         self._root = root
         self._ownership = ownership
+        self._now_ns = time.time_ns() if now_ns is None else now_ns
         self.items: list[CopyItem] = []
-        self._made: set[bytes] = set()
+        self._directories: set[bytes] = set()
+        self._files: dict[bytes, int] = {}
 
     def add_from(
-        self, source: FileSource, pattern: str, destination: str, *, keyword: str, into_directory: bool, keep_owner: bool,
+        self, source: FileSource, found: Sequence[Found], destination: str, *, into_directory: bool, keep_owner: bool,
         exclude: Sequence[str] = (), parents: bool = False,
     ) -> None:  # fmt: skip
-        """Copy what *pattern* names. A directory's contents are copied, a file itself.
-
-        Raises SourceNotFound if nothing matches, SymlinkLoop's kinds for a hopeless path.
-        """
+        """Copy what was *found*: of a directory what it contains, a file itself. Raises BuildFailed for what cannot be copied there."""
         excluded = IgnoreRules.parse("\n".join(exclude))
-        found = list(_find(source, pattern))
-        if not found:
-            raise SourceNotFound(keyword, pattern, source.place)
         several = into_directory or len(found) > 1
         for path, node in found:
             target = self._target(destination, path, node, several=several, parents=parents)
             if node.children is None:
                 self._add(target, node, source, keep_owner=keep_owner)
                 continue
-            self._make_directory(target, node if target else None, keep_owner=keep_owner)
+            self._make_top(target)
             for below, child in walk(node, path):
                 relative = below[len(path) :].lstrip(b"/")
-                if source.is_visible(below) and not excluded.excludes(os.fsdecode(relative)):
+                if source.is_present(below, child) and not excluded.excludes(os.fsdecode(relative)):
                     here = target + b"/" + relative if target else relative
                     self._add(here, child, source, keep_owner=keep_owner)
 
     def add_tree(self, source: FileSource, destination: str) -> None:
         """Copy a whole tree, owners included: an archive that ADD extracts."""
         target = self._resolve(destination)
-        self._make_directory(target, None, keep_owner=True)
+        self._make_top(target)
         for path, node in walk(source.tree.root, b""):
             self._add(target + b"/" + path if target else path, node, source, keep_owner=True)
 
     def add_text(self, name: str, text: str, destination: str, *, into_directory: bool) -> None:
         """Write a here-document as a file."""
-        node = Node(stat.S_IFREG | 0o644)
+        node = Node(stat.S_IFREG | 0o644, mtime_ns=self._now_ns)
         node.size = len(text.encode())
         target = self._target(destination, name.encode(), node, several=into_directory, parents=False)
-        self._make_parents(target)
-        self.items.append(CopyItem(target, self._owned(node, keep_owner=False), None, text.encode()))
+        self._claim_file(target)
+        self._put(CopyItem(target, self._owned(node, keep_owner=False), None, text.encode()))
 
     def make_directory(self, path: str) -> None:
-        """A directory with its parents, where they are missing (WORKDIR)."""
+        """A directory with its parents, where they are missing (WORKDIR). Raises BuildFailed if a file is in the way."""
         target = self._resolve(path)
-        if self._root.lookup(target) is None:
-            self._make_parents(target)
-            self._made.add(target)
-            self.items.append(CopyItem(target, self._owned(_directory(), keep_owner=False)))
+        existing = self._existing(target)
+        if existing is None or existing.children is None:
+            self._make_top(target)
 
     def digest(self) -> str:
         """Names the plan by what it writes: paths, kinds, owners, modes and bytes, never times. Blocking: reads every file."""
         state = hashlib.sha256()
+        links: dict[int, bytes] = {}
         with ExitStack() as stack:
             opened: dict[Path, int] = {}
             for item in self.items:
                 node = item.node
+                first = links.setdefault(id(item.origin), item.path) if item.origin is not None else item.path
                 head = (
                     item.path,
                     node.mode,
@@ -116,9 +125,10 @@ class CopyPlan:
                     node.rdev,
                     node.target,
                     sorted((node.xattrs or {}).items()),
+                    first,
                 )
                 state.update(repr(head).encode())
-                if node.is_regular:
+                if node.is_regular and first == item.path:
                     state.update(b"%d:" % node.size)
                     for data in _contents(item, opened, stack):
                         state.update(data)
@@ -149,6 +159,10 @@ class CopyPlan:
         if not item.node.is_regular:
             writer.add(item.path, item.node)
             return
+        first = links.setdefault(id(item.origin), item.path) if item.origin is not None else item.path
+        if first != item.path:
+            writer.add_hard_link(item.path, item.node, first)
+            return
         chunks = _contents(item, opened, stack)
         rest = b""
 
@@ -165,51 +179,86 @@ class CopyPlan:
         if parents:
             pivot = path.partition(b"/./")[2] or path
             return self._resolve(posixpath.join(destination, os.fsdecode(pivot)))
-        existing = self._root.lookup(self._resolve(destination))
+        existing = self._existing(self._resolve(destination))
         is_directory = destination.endswith("/") or several or (existing is not None and existing.children is not None)
-        if node.children is None and is_directory:
-            destination = posixpath.join(destination, os.fsdecode(path.rpartition(b"/")[2]))
-        return self._resolve(destination)
+        if node.children is not None or not is_directory:
+            return self._resolve(destination)
+        name = path.rpartition(b"/")[2]
+        directory = self._resolve(destination)
+        return directory + b"/" + name if directory else name
 
     def _resolve(self, path: str) -> bytes:
-        """A destination inside the stage's root, links followed, without a leading slash."""
-        parts, _ = self._root.resolve(os.fsencode(path))
+        """A destination inside the stage's root, links followed, without a leading slash. Raises BuildFailed for a loop of links."""
+        try:
+            parts, _ = self._root.resolve(os.fsencode(path))
+        except SymlinkLoop:
+            raise BuildFailed(f"cannot copy to {path}: too many links") from None
         return b"/".join(parts)
+
+    def _existing(self, path: bytes) -> Node | None:
+        """What is at a resolved path in the root: no link is followed."""
+        return self._root.lookup(path, follow=False)
 
     def _add(self, path: bytes, node: Node, source: FileSource, *, keep_owner: bool) -> None:
         if node.children is not None:
-            self._make_directory(path, node, keep_owner=keep_owner)
+            self._add_directory(path, node, keep_owner=keep_owner)
             return
-        existing = self._root.lookup(path, follow=False)
-        if existing is not None and existing.children is not None:
-            raise BuildFailed(f"cannot copy to non-directory: /{os.fsdecode(path)} is a directory")
-        self._make_parents(path)
-        self.items.append(CopyItem(path, self._owned(node, keep_owner=keep_owner), source))
+        self._claim_file(path)
+        origin = node if node.is_regular else None
+        self._put(CopyItem(path, self._owned(node, keep_owner=keep_owner), source, origin=origin))
 
-    def _make_directory(self, path: bytes, node: Node | None, *, keep_owner: bool) -> None:
-        if not path or path in self._made:
+    def _put(self, item: CopyItem) -> None:
+        """A later file of the same path takes the place of an earlier one."""
+        position = self._files.get(item.path)
+        if position is None:
+            self._files[item.path] = len(self.items)
+            self.items.append(item)
+        else:
+            self.items[position] = item
+
+    def _claim_file(self, path: bytes) -> None:
+        existing = self._existing(path)
+        if path in self._directories or (existing is not None and existing.children is not None):
+            raise BuildFailed(f"cannot copy to /{os.fsdecode(path)}: it is a directory")
+        self._make_parents(path)
+
+    def _claim_directory(self, path: bytes) -> Node | None:
+        """The directory that is at *path* now, None if there is nothing. Raises BuildFailed if something else is."""
+        existing = self._existing(path)
+        if path in self._files or (existing is not None and existing.children is None):
+            raise BuildFailed(f"cannot copy to non-directory: /{os.fsdecode(path)}")
+        self._directories.add(path)
+        return existing
+
+    def _make_top(self, path: bytes) -> None:
+        """The destination itself, or a directory above it: kept as it is if it exists, else root's (or whose was asked for)."""
+        if not path or path in self._directories:
             return
         self._make_parents(path)
-        self._made.add(path)
-        existing = self._root.lookup(path)
-        if existing is not None and existing.children is not None:
-            self.items.append(CopyItem(path, existing.copy_of_directory()))
-        else:
-            self.items.append(CopyItem(path, self._owned(node or _directory(), keep_owner=keep_owner)))
+        existing = self._claim_directory(path)
+        fresh = existing.copy_of_directory() if existing is not None else self._owned(self._fresh(), keep_owner=False)
+        self.items.append(CopyItem(path, fresh))
+
+    def _add_directory(self, path: bytes, node: Node, *, keep_owner: bool) -> None:
+        """A directory below the destination: as the source has it."""
+        if path in self._directories:
+            return
+        self._make_parents(path)
+        self._claim_directory(path)
+        self.items.append(CopyItem(path, self._owned(node, keep_owner=keep_owner)))
 
     def _make_parents(self, path: bytes) -> None:
         """Every directory above *path*: those that exist with their attributes, for readers who would else take them for new."""
         parts = path.split(b"/")[:-1]
         for depth in range(1, len(parts) + 1):
             above = b"/".join(parts[:depth])
-            if above in self._made:
-                continue
-            self._made.add(above)
-            existing = self._root.lookup(above)
-            if existing is not None and existing.children is None:
-                raise BuildFailed(f"cannot copy to /{os.fsdecode(path)}: /{os.fsdecode(above)} is not a directory")
-            node = existing.copy_of_directory() if existing is not None else self._owned(_directory(), keep_owner=False)
-            self.items.append(CopyItem(above, node))
+            if above not in self._directories:
+                self._make_top(above)
+
+    def _fresh(self) -> Node:
+        node = Node(stat.S_IFDIR | 0o755, mtime_ns=self._now_ns)
+        node.children = {}
+        return node
 
     def _owned(self, node: Node, *, keep_owner: bool) -> Node:
         """The node as it is written: with the owner and mode that were asked for; children are written by themselves."""
@@ -224,24 +273,31 @@ class CopyPlan:
         copy.uid = own.uid if own.uid is not None else copy.uid
         copy.gid = own.gid if own.gid is not None else copy.gid
         if own.mode is not None and not node.is_symlink:
-            copy.mode = stat.S_IFMT(copy.mode) | own.mode
+            copy.mode = stat.S_IFMT(copy.mode) | own.mode.apply(copy.mode)
         return copy
 
 
-def _find(source: FileSource, pattern: str) -> Iterator[tuple[bytes, Node]]:
-    """The files that a source of COPY names, in order of their paths."""
+def find(source: FileSource, pattern: str, keyword: str) -> list[Found]:
+    """The files that a source of COPY or ADD names, in order of their paths; links are followed.
+
+    A wildcard may match nothing. Raises SourceNotFound for a path that is not there, or that .dockerignore leaves out.
+    """
     wanted = posixpath.normpath("/" + pattern).lstrip("/")
-    if not has_wildcard(wanted):
+    try:
+        if has_wildcard(wanted):
+            return list(_match(source, wanted.split("/")))
         parts, node = source.tree.resolve(os.fsencode(wanted))
-        path = b"/".join(parts)
-        if node is not None and (not path or source.is_visible(path)):
-            yield os.fsencode(wanted), node
-        return
-    yield from _match(source.tree, source, wanted.split("/"))
+    except SymlinkLoop:
+        raise BuildFailed(f"{keyword} failed: {pattern}: too many links") from None
+    path = b"/".join(parts)
+    if node is None or (path and not source.is_present(path, node)):
+        raise SourceNotFound(keyword, pattern, source.place)
+    # a file that a link led to is copied under the link's name, a directory's files are judged by where they are
+    return [(os.fsencode(wanted) if node.children is None else path, node)]
 
 
-def _match(tree: FileTree, source: FileSource, parts: list[str]) -> Iterator[tuple[bytes, Node]]:
-    level: list[tuple[bytes, Node]] = [(b"", tree.root)]
+def _match(source: FileSource, parts: list[str]) -> Iterator[Found]:
+    level: list[Found] = [(b"", source.tree.root)]
     for part in parts:
         level = [
             (path + b"/" + name if path else name, child)
@@ -249,7 +305,11 @@ def _match(tree: FileTree, source: FileSource, parts: list[str]) -> Iterator[tup
             for name, child in sorted((node.children or {}).items())
             if match_wildcard(part, os.fsdecode(name))
         ]
-    yield from ((path, node) for path, node in level if source.is_visible(path))
+    for path, node in level:
+        if source.is_present(path, node):
+            _, real = source.tree.resolve(path) if node.is_symlink else ((), node)
+            if real is not None:
+                yield path, real
 
 
 def _contents(item: CopyItem, opened: dict[Path, int], stack: ExitStack) -> Iterator[bytes]:
@@ -280,9 +340,3 @@ def _pieces(read: Read, length: int) -> Iterator[bytes]:
             raise BuildFailed("the build context is shorter than its index says")
         length -= len(data)
         yield data
-
-
-def _directory() -> Node:
-    node = Node(stat.S_IFDIR | 0o755)
-    node.children = {}
-    return node

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import shutil
-from collections.abc import Callable, Sequence
+from codecs import getincrementaldecoder
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from lamina.layer.diff import write_diff
+from lamina.layer.diff import Attributes, attributes_of, write_diff
 from lamina.layer.ingest import IngestedLayer
+from lamina.linux import paths
 from lamina.linux.worker import run_in_worker
 from lamina.network import Endpoint, NetworkService, names
 from lamina.oci.digest import DiffID
-from lamina.runtime.oci_runtime import OciRuntime
+from lamina.runtime.oci_runtime import OciRuntime, OnOutput
 from lamina.runtime.settings import ContainerSettings, Mount, Namespaces
 from lamina.runtime.spec import build_spec
 from lamina.snapshot import Snapshots
 
-_MOUNT_POINTS = frozenset({b"proc", b"sys", b"dev", b"etc/hosts", b"etc/hostname", b"etc/resolv.conf"})
+_FILES = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
+_MOUNT_POINTS = frozenset({b"proc", b"sys", b"dev", *(path.encode().lstrip(b"/") for path in _FILES)})
 """What the runtime makes in a root that lacks them, to mount something there: no part of the image."""
 
-Report = Callable[[str], None]
+Report = Callable[[str], Awaitable[None]]
+"""Takes a piece of the classic progress text; waits while its reader is behind."""
 
 
 @dataclass(frozen=True)
@@ -89,20 +95,19 @@ class StepRunner:
                 endpoint = await self._networks.acquire(request.network)
             settings = self._settings(request, rootfs, bundle, step_id[:12], endpoint)
             (bundle / "config.json").write_bytes(build_spec(step_id, settings).config)
-            report(f" ---> Running in {step_id[:12]}\n")
+            upper = self._snapshots.upper(step_id)
+            untouched = await asyncio.to_thread(_make_mount_points, rootfs, upper)
+            await report(f" ---> Running in {step_id[:12]}\n")
             code = await self._runtime.run_to_completion(
-                bundle,
-                step_id,
-                self._group(step_id),
-                request.args[0],
-                lambda stream, data: report(data.decode("utf-8", "replace")),
+                bundle, step_id, self._group(step_id), request.args[0], _told_to(report)
             )
-            report(f" ---> Removed intermediate container {step_id[:12]}\n")
+            await report(f" ---> Removed intermediate container {step_id[:12]}\n")
             if code != 0:
                 return RunOutcome(code, None)
             await self._snapshots.unmount(step_id)
-            upper = self._snapshots.upper(step_id)
-            layer = await run_in_worker(write_diff, (), upper, tar_path, tree_path, exclude=_MOUNT_POINTS)
+            layer = await run_in_worker(
+                write_diff, (), upper, tar_path, tree_path, exclude=_MOUNT_POINTS, untouched=untouched
+            )
             return RunOutcome(0, layer)
         finally:
             await asyncio.shield(self._clean_up(step_id, bundle, endpoint))
@@ -153,3 +158,29 @@ class StepRunner:
             cgroup_parent=self._cgroup_parent,
             namespaces=Namespaces(network=endpoint.sandbox if endpoint else "host"),
         )
+
+
+def _told_to(report: Report) -> OnOutput:
+    """A command's output as progress: standard error in red, as the classic builder has it; characters that are cut in two joined."""
+    decoders = {stream: getincrementaldecoder("utf-8")("replace") for stream in (1, 2)}
+
+    async def tell(stream: int, data: bytes) -> None:
+        text = decoders[stream].decode(data)
+        if text:
+            await report(text if stream == 1 else f"\x1b[91m{text}\x1b[0m")
+
+    return tell
+
+
+def _make_mount_points(rootfs: Path, upper: Path) -> dict[bytes, Attributes]:
+    """Make the files that the runtime mounts something over, where the image lacks them, before the command can.
+
+    Returns what /etc was like after that, so that a command which changes nothing makes no layer. Blocking.
+    """
+    for path in _FILES:
+        with suppress(OSError):  # what the image has in their place is the runtime's to complain about
+            os.close(paths.open_in_root(rootfs, path, os.O_RDONLY | os.O_CREAT | os.O_EXCL, 0o644))
+    try:
+        return {b"etc": attributes_of(os.lstat(upper / "etc"))}
+    except FileNotFoundError:
+        return {}

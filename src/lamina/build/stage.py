@@ -6,17 +6,18 @@ Every step's image is recorded, as the classic builder does: it is what the cach
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lamina.build import config
+from lamina.build.archives import open_archive
 from lamina.build.cache import BuildCache
 from lamina.build.context import FileSource
-from lamina.build.copying import CopyPlan, Ownership
-from lamina.build.errors import BuildFailed, CommandFailed, UnsupportedInstruction
+from lamina.build.copying import CopyPlan, Found, Ownership, find
+from lamina.build.errors import CommandFailed, UnsupportedInstruction
+from lamina.build.ownership import resolve_ownership
 from lamina.build.running import Report, RunRequest, StepRunner
 from lamina.content.store import Lease
 from lamina.dockerfile import instructions as ins
@@ -25,19 +26,16 @@ from lamina.dockerfile.words import expand_word
 from lamina.image.intake import LayerIntake
 from lamina.image.mutate import append, plain_manifest, timestamp
 from lamina.image.store import Image, ImageStore
-from lamina.layer.compression import detect
-from lamina.layer.ingest import IngestedLayer, ingest
+from lamina.layer.ingest import IngestedLayer
 from lamina.layer.merge import apply_layer
-from lamina.layer.tree import MergedTree, Node, load
-from lamina.linux.pipes import feed
-from lamina.linux.worker import run_in_worker
+from lamina.layer.tree import MergedTree, load
 from lamina.oci.config import History, ImageConfig
 from lamina.oci.digest import DiffID, ImageID
 
 PREDEFINED_ARGS = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "ftp_proxy",
                    "no_proxy", "all_proxy")  # fmt: skip
 
-_READ_BYTES = 1 << 20
+_REMOTE = ("http://", "https://", "git@", "git://", "ssh://")
 
 
 @dataclass(frozen=True)
@@ -66,6 +64,7 @@ class StageState:
     image_id: ImageID | None
     run: dict[str, Any]
     args: dict[str, str] = field(default_factory=dict)
+    has_own_command: bool = False
     tree: MergedTree | None = None
     layers_in_tree: int = 0
 
@@ -95,6 +94,9 @@ class StageBuilder:
         if isinstance(instruction, ins.Arg):
             self._declare(instruction)
             await self._change_config(instruction)
+        elif isinstance(instruction, ins.Cmd):
+            await self._change_config(instruction)
+            self.state.has_own_command = True
         elif isinstance(instruction, ins.Run):
             await self._run(instruction)
         elif isinstance(instruction, ins.Copy):
@@ -105,6 +107,10 @@ class StageBuilder:
             await self._change_config(instruction, author=instruction.text)
         else:
             await self._change_config(instruction)
+
+    async def add_labels(self, labels: Sequence[tuple[str, str]]) -> None:
+        """``--label``: taken as given, nothing in it is expanded."""
+        await self._change_config(ins.Label(pairs=tuple(labels)))
 
     async def file_source(self, place: str) -> FileSource:
         """The stage's files, for another stage's COPY --from."""
@@ -134,11 +140,11 @@ class StageBuilder:
                 self.state.args[name] = self._global_args[name]
 
     async def _change_config(self, instruction: ins.Instruction, *, author: str | None = None) -> None:
-        run = config.change(self.state.run, instruction)
-        text = instruction.source if not isinstance(instruction, ins.Arg) else f"{instruction.source} {self.state.args}"
+        run = config.change(self.state.run, instruction, keep_command=self.state.has_own_command)
+        text = config.described(self.state.run, instruction)
         key = BuildCache.key(self.state.image_id, "config", text, repr(sorted(run.items(), key=str)))
-        if not await self._reuse(key, run):
-            await self._commit(key, instruction.source, run=run, author=author)
+        if not await self._reuse(key):
+            await self._commit(key, text, run=run, author=author)
 
     async def _run(self, instruction: ins.Run) -> None:
         if instruction.mounts:
@@ -150,7 +156,7 @@ class StageBuilder:
         network = workshop.network if instruction.network == "default" else instruction.network
         build_env = [f"{name}={value}" for name, value in sorted(self.state.args.items())]
         key = BuildCache.key(self.state.image_id, "run", network, *args, *build_env, *(text for _, text in files))
-        if await self._reuse(key, run):
+        if await self._reuse(key):
             return
         proxies = [f"{n}={v}" for n, v in workshop.build_args.items() if n in PREDEFINED_ARGS]
         request = RunRequest(
@@ -176,34 +182,35 @@ class StageBuilder:
             raise UnsupportedInstruction("COPY --parents")
         keyword = "ADD" if isinstance(instruction, ins.Add) else "COPY"
         root = await self.root_tree()
-        plan = CopyPlan(root, await self._ownership(instruction, root))
-        if len(instruction.sources) > 1 and not instruction.destination.endswith("/"):
+        plan = CopyPlan(root, resolve_ownership(self._own_files(root), instruction.chown, instruction.chmod))
+        several = len(instruction.sources) > 1
+        if several and not instruction.destination.endswith("/"):
             raise DockerfileError(
                 f"When using {keyword} with more than one source file, the destination must be a directory and end with a /"
             )
-        destination = config.working_directory(self.state.run, instruction.destination)
-        slash = instruction.destination.endswith(("/", "/.")) or instruction.destination in (".", "./")
-        destination = destination.rstrip("/") + "/" if slash else destination
+        destination = _destination(self.state.run, instruction.destination)
         source = source_of[instruction.from_] if instruction.from_ else context
-        several = len(instruction.sources) > 1
         for name in instruction.sources:
             if name.startswith("<<"):
                 self._plan_heredoc(plan, instruction, name, destination, several=several)
-            elif isinstance(instruction, ins.Add) and await self._plan_archive(
-                plan, instruction, source, name, destination
-            ):
                 continue
-            else:
-                plan.add_from(
-                    source,
-                    name,
-                    destination,
-                    keyword=keyword,
-                    into_directory=several,
-                    keep_owner=bool(instruction.from_),
-                    exclude=instruction.exclude,
-                )
-        await self._write_plan(plan, instruction.source, instruction.source)
+            if isinstance(instruction, ins.Add) and name.startswith(_REMOTE):
+                raise UnsupportedInstruction("ADD from a URL")
+            found = find(source, name, keyword)
+            several = several or len(found) > 1
+            if isinstance(instruction, ins.Add) and instruction.unpack is not False:
+                found = await self._plan_archives(plan, found, source, destination)
+            plan.add_from(
+                source,
+                found,
+                destination,
+                into_directory=several,
+                keep_owner=bool(instruction.from_),
+                exclude=instruction.exclude,
+            )
+        if not plan.items:
+            raise DockerfileError(f"{keyword} failed: no source files were specified")
+        await self._write_plan(plan, config.described(self.state.run, instruction))
 
     def _plan_heredoc(
         self, plan: CopyPlan, instruction: ins.Copy, name: str, destination: str, *, several: bool
@@ -215,67 +222,36 @@ class StageBuilder:
         text = expand_word(heredoc.text, self.state.variables, self._escape) if heredoc.expand else heredoc.text
         plan.add_text(wanted, text, destination, into_directory=several)
 
-    async def _plan_archive(
-        self, plan: CopyPlan, instruction: ins.Add, source: FileSource, name: str, destination: str
-    ) -> bool:
-        """ADD of a local tar extracts it; False if *name* is no archive."""
-        if name.startswith(("http://", "https://", "git@", "git://", "ssh://")):
-            raise UnsupportedInstruction("ADD from a URL")
-        node = source.tree.lookup(os.fsencode(name))
-        if node is None or not node.is_regular or instruction.unpack is False:
-            return False
-        head = source.read(node, 512)
-        if detect(head) == "none" and head[257:262] != b"ustar":
-            return False
-        stem = self._workshop.directory / f"archive{os.urandom(6).hex()}"
-        tar, tree = stem.with_suffix(".tar"), stem.with_suffix(".tree")
+    async def _plan_archives(
+        self, plan: CopyPlan, found: Sequence[Found], source: FileSource, destination: str
+    ) -> list[Found]:
+        """Plan the contents of those files that are archives; returns the others."""
+        others: list[Found] = []
+        for path, node in found:
+            limits, directory = self._workshop.intake.limits, self._workshop.directory
+            archive = await open_archive(source, node, directory, limits) if node.is_regular and node.size else None
+            if archive is None:
+                others.append((path, node))
+            else:
+                plan.add_tree(archive, destination)
+        return others
 
-        async def take(fd: int) -> IngestedLayer:
-            return await run_in_worker(
-                ingest, (fd,), fd, tar_path=tar, tree_path=tree, limits=self._workshop.intake.limits
-            )
-
-        try:
-            await feed(_stored_bytes(source, node), take)
-        except DockerfileError:
-            raise
-        except Exception:
-            if instruction.unpack:
-                raise
-            return False  # compressed, but no tar: it is copied as it is
-        plan.add_tree(FileSource(load(tree), [tar]), destination)
-        return True
-
-    async def _ownership(self, instruction: ins.Copy, root: MergedTree) -> Ownership:
-        mode = None
-        if instruction.chmod:
-            if not instruction.chmod.isdigit() or int(instruction.chmod, 8) > 0o7777:
-                raise UnsupportedInstruction(f"--chmod={instruction.chmod}: a mode that is not octal")
-            mode = int(instruction.chmod, 8)
-        if not instruction.chown:
-            return Ownership(mode=mode)
-        user, _, group = instruction.chown.partition(":")
-        tars = [self._workshop.intake.content.path(d) for d in self.state.config.diff_ids]
-        files = FileSource(root, tars)
-        uid, primary = _look_up(files, b"etc/passwd", user, "user")
-        gid = _look_up(files, b"etc/group", group, "group")[0] if group else primary
-        return Ownership(uid, gid, mode)
+    def _own_files(self, root: MergedTree) -> FileSource:
+        return FileSource(root, [self._workshop.intake.content.path(d) for d in self.state.config.diff_ids])
 
     async def _workdir(self, instruction: ins.Workdir) -> None:
         run = config.change(self.state.run, instruction)
         plan = CopyPlan(await self.root_tree(), Ownership())
         plan.make_directory(str(run["WorkingDir"]))
         if plan.items:
-            await self._write_plan(plan, instruction.source, instruction.source, run=run)
+            await self._write_plan(plan, config.described(self.state.run, instruction), run=run)
         else:
             await self._change_config(instruction)
 
-    async def _write_plan(
-        self, plan: CopyPlan, created_by: str, key_text: str, run: Mapping[str, Any] | None = None
-    ) -> None:
+    async def _write_plan(self, plan: CopyPlan, created_by: str, run: Mapping[str, Any] | None = None) -> None:
         digest = await asyncio.to_thread(plan.digest)
-        key = BuildCache.key(self.state.image_id, "copy", key_text, digest)
-        if await self._reuse(key, run or self.state.run):
+        key = BuildCache.key(self.state.image_id, "copy", "" if run is None else created_by, digest)
+        if await self._reuse(key):
             return
         content, trees = self._workshop.intake.content, self._workshop.intake.trees
         tar, tree = content.temporary_path(), trees.temporary_path()
@@ -312,13 +288,13 @@ class StageBuilder:
         await workshop.cache.put(key, image.image_id)
         self._move_to(image)
 
-    async def _reuse(self, key: str, run: Mapping[str, Any]) -> bool:
+    async def _reuse(self, key: str) -> bool:
         if not self._workshop.use_cache:
             return False
         image_id = await self._workshop.cache.find(key)
         if image_id is None:
             return False
-        self._workshop.report(" ---> Using cache\n")
+        await self._workshop.report(" ---> Using cache\n")
         image = self._workshop.images.get(image_id)
         self._workshop.lease.add(*image.blobs)
         self._move_to(image)
@@ -328,11 +304,12 @@ class StageBuilder:
         self.state.config = image.config
         self.state.image_id = image.image_id
         self.state.run = dict(image.config.run_document)
-        self._workshop.report(f" ---> {image.image_id.hex[:12]}\n")
 
 
 def _command(run: Mapping[str, Any], instruction: ins.Run) -> tuple[list[str], list[tuple[str, str]]]:
-    """A RUN's words, and the files that its here-documents need."""
+    """A RUN's words, and the files that its here-documents need. Raises DockerfileError if there are none."""
+    if not instruction.words:
+        raise DockerfileError("No command specified")
     if not instruction.heredocs or not instruction.is_shell:
         return config.command_words(run, instruction), []
     first = instruction.heredocs[0]
@@ -347,32 +324,15 @@ def _command(run: Mapping[str, Any], instruction: ins.Run) -> tuple[list[str], l
     return [*shell, text + bodies + "\n"], []
 
 
-def _look_up(files: FileSource, path: bytes, name: str, kind: str) -> tuple[int, int]:
-    """(ID, primary group) of a user, or (ID, ID) of a group, by the stage's own files."""
-    node = files.tree.lookup(path)
-    text = files.read(node).decode("utf-8", "replace") if node is not None and node.is_regular else ""
-    for line in text.splitlines():
-        parts = line.split(":")
-        if len(parts) >= 4 and name in (parts[0], parts[2]) and parts[2].isdigit():
-            number = int(parts[2])
-            return number, int(parts[3]) if kind == "user" and parts[3].isdigit() else number
-    if not name.isdigit():
-        raise BuildFailed(f"unable to convert uid/gid chown string to host mapping: can't find {kind} {name}")
-    return int(name), int(name) if kind == "group" else 0
-
-
-async def _stored_bytes(source: FileSource, node: Node) -> AsyncIterator[bytes]:
-    """A regular file's bytes as they lie in its tar, in pieces."""
-    position, end = node.offset, node.offset + node.size
-    with open(source.tars[node.layer], "rb") as file:  # noqa: ASYNC230 - a local file, read in pieces
-        file.seek(position)
-        while data := file.read(min(_READ_BYTES, end - position)):
-            position += len(data)
-            yield data
+def _destination(run: Mapping[str, Any], text: str) -> str:
+    """Where a copy goes, from the root; a slash at the end says that it is a directory."""
+    path = config.working_directory(run, text)
+    is_directory = text.endswith(("/", "/.")) or text in (".", "./")
+    return path.rstrip("/") + "/" if is_directory else path
 
 
 def new_state(image: Image | None) -> StageState:
     """The state of a stage at its beginning: over an image, or from scratch."""
     if image is None:
-        return StageState(ImageConfig.empty(), None, {})
-    return StageState(image.config, image.image_id, dict(image.config.run_document))
+        return StageState(ImageConfig.empty(), None, config.with_default_path({}))
+    return StageState(image.config, image.image_id, config.with_default_path(image.config.run_document))

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from lamina.cli.grammar import Parser, UsageError
-from lamina.cli.output import progress_lines
 from lamina.cli.run import parse_size
 from lamina.client.client import Client
 from lamina.dockerfile.ignore import IgnoreRules
 
 _READ_BYTES = 1 << 20
 _OUTSIDE = ".dockerfile.outside-the-context"
+_IGNORE = ".dockerignore"
 
 
 def build(client: Client, argv: list[str]) -> int:
@@ -28,30 +28,35 @@ def build(client: Client, argv: list[str]) -> int:
     query = {
         "dockerfile": dockerfile,
         "t": options.tag,
-        "buildargs": json.dumps(_pairs(options.build_arg)) if options.build_arg else "",
-        "labels": json.dumps(_pairs(options.label)) if options.label else "",
+        "buildargs": json.dumps(_arguments(options.build_arg)) if options.build_arg else "",
+        "labels": json.dumps(dict(text.partition("=")[::2] for text in options.label)) if options.label else "",
         "target": options.target,
         "nocache": options.no_cache,
         "networkmode": options.network,
         "extrahosts": options.add_host,
+        "pull": options.pull,
+        "q": options.quiet,
         "shmsize": parse_size(options.shm_size) if options.shm_size else "",
         "platform": options.platform,
     }
     response = client.request("POST", "/build", query, chunks=chunks)
-    image_ids: list[str] = []
-
-    def show(fields: dict[str, Any]) -> None:
-        if "aux" in fields:
-            image_ids.append(str(fields["aux"].get("ID", "")))
-        if not options.quiet:
-            sys.stdout.write(fields.get("stream", ""))
-            sys.stdout.flush()
-
-    progress_lines(response.lines(), show)
+    image_id = ""
+    for line in response.lines():
+        fields = json.loads(line)
+        if "error" in fields:
+            # the message is about the user's own Dockerfile, and the exit code that of the command that failed
+            print(fields["error"], file=sys.stderr)
+            return int((fields.get("errorDetail") or {}).get("code") or 1)
+        image_id = str((fields.get("aux") or {}).get("ID") or image_id)
+        if options.quiet:
+            image_id = fields.get("stream", "").strip() or image_id
+            continue
+        sys.stdout.write(fields.get("stream", ""))
+        sys.stdout.flush()
     if options.iidfile:
-        Path(options.iidfile).write_text(image_ids[-1], encoding="ascii")
+        Path(options.iidfile).write_text(image_id, encoding="ascii")
     if options.quiet:
-        print(image_ids[-1])
+        print(image_id)
     return 0
 
 
@@ -80,6 +85,8 @@ def _context(path: str, dockerfile: str | None) -> tuple[Iterator[bytes], str]:
     if dockerfile == "-":
         return _tar(root, sys.stdin.buffer.read()), _OUTSIDE
     file = Path(dockerfile) if dockerfile else root / "Dockerfile"
+    if not dockerfile and not file.exists() and (root / "dockerfile").exists():
+        file = root / "dockerfile"
     if not file.exists():
         raise UsageError(
             f"unable to prepare context: unable to evaluate symlinks in Dockerfile path: {file}: no such file"
@@ -135,10 +142,15 @@ class _Sink(io.RawIOBase):
 
 
 def _tar(root: Path, outside_dockerfile: bytes | None) -> Iterator[bytes]:
-    """The directory's tar, .dockerignore applied; owners are root's, as docker sends them."""
+    """The directory's tar, .dockerignore applied; owners are root's, as docker sends them.
+
+    A Dockerfile from elsewhere comes along under a name that the .dockerignore is made to leave out.
+    """
     sink = _Sink()
     with tarfile.open(fileobj=sink, mode="w|", format=tarfile.PAX_FORMAT, bufsize=_READ_BYTES) as archive:
         for path, name in _files(root):
+            if outside_dockerfile is not None and name == _IGNORE:
+                continue
             header = archive.gettarinfo(str(path), name)
             if header is None:  # a socket
                 continue
@@ -152,13 +164,16 @@ def _tar(root: Path, outside_dockerfile: bytes | None) -> Iterator[bytes]:
             yield from sink.pieces
             sink.pieces.clear()
         if outside_dockerfile is not None:
+            ignore = root / _IGNORE
+            rules = ignore.read_bytes() if ignore.is_file() else _IGNORE.encode()
+            _add_bytes(archive, _IGNORE, rules + f"\n{_OUTSIDE}\n".encode())
             _add_bytes(archive, _OUTSIDE, outside_dockerfile)
     yield from sink.pieces
 
 
 def _files(root: Path) -> Iterator[tuple[Path, str]]:
     """(path, name in the context) of everything that .dockerignore leaves in, parents first, in order."""
-    ignore = root / ".dockerignore"
+    ignore = root / _IGNORE
     rules = (
         IgnoreRules.parse(ignore.read_text(encoding="utf-8", errors="replace")) if ignore.is_file() else IgnoreRules(())
     )
@@ -168,7 +183,7 @@ def _files(root: Path) -> Iterator[tuple[Path, str]]:
         names.sort()
         links = [n for n in names if os.path.islink(os.path.join(directory, n))]
         for name in sorted([*files, *links]):
-            always = not prefix and (name == ".dockerignore" or name.endswith("Dockerfile"))
+            always = not prefix and (name == _IGNORE or name.lower().endswith("dockerfile"))
             if always or not rules.excludes(prefix + name):
                 yield Path(directory, name), prefix + name
         names[:] = [n for n in names if n not in links]
@@ -182,7 +197,8 @@ def _files(root: Path) -> Iterator[tuple[Path, str]]:
         names[:] = kept
 
 
-def _pairs(texts: list[str]) -> dict[str, str]:
+def _arguments(texts: list[str]) -> dict[str, str]:
+    """``--build-arg``s; one without a value takes the environment's."""
     pairs = {}
     for text in texts:
         name, equals, value = text.partition("=")

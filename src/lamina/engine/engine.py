@@ -89,6 +89,7 @@ class Engine:
 
     async def close(self) -> None:
         """Let go of everything. Running containers go on; without any, what was made on the host goes away."""
+        await self.builder.close()
         await self.lifecycle.close()
         running = any(record.state.has_process for record in self.containers)
         await self.networks.close(remove=not running)

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import shutil
 import stat
 import subprocess
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from lamina.errors import ContainerStartError
 from lamina.linux import processes
 from lamina.linux.cgroups import Hierarchies
+from lamina.linux.pipes import read_available
 from lamina.runtime.probe import Tool
 from lamina.runtime.start_errors import last_message, start_error
 
-_READ_BYTES = 64 << 10
 _FIFO_TIMEOUT_S = 2.0
 _GROUP_TIMEOUT_S = 0.2
 
 _log = logging.getLogger(__name__)
+
+OnOutput = Callable[[int, bytes], Awaitable[None]]
+"""Takes what a container says: 1 for stdout or 2 for stderr, and the bytes."""
 
 
 class OciRuntime:
@@ -75,9 +77,11 @@ class OciRuntime:
             await asyncio.to_thread(shutil.rmtree, self.root / container_id, ignore_errors=True)
 
     async def run_to_completion(
-        self, bundle: Path, container_id: str, group: str, command: str, on_output: Callable[[int, bytes], None]
+        self, bundle: Path, container_id: str, group: str, command: str, on_output: OnOutput
     ) -> int:
         """Run a container as a child of this process and return its exit code; *on_output* gets (1 or 2, bytes).
+
+        While *on_output* waits, the container's output waits with it, as in a pipe.
 
         Nothing of the container is left then.
 
@@ -144,19 +148,7 @@ def _logged_error(bundle: Path) -> str | None:
         return None
 
 
-async def _carry(fd: int, stream: int, on_output: Callable[[int, bytes], None]) -> None:
+async def _carry(fd: int, stream: int, on_output: OnOutput) -> None:
     os.set_blocking(fd, False)
-    loop = asyncio.get_running_loop()
-    readable = asyncio.Event()
-    loop.add_reader(fd, readable.set)
-    try:
-        while True:
-            await readable.wait()
-            readable.clear()
-            with contextlib.suppress(BlockingIOError):
-                data = os.read(fd, _READ_BYTES)
-                if not data:
-                    return
-                on_output(stream, data)
-    finally:
-        loop.remove_reader(fd)
+    while data := await read_available(fd):
+        await on_output(stream, data)

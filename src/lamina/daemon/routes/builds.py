@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from typing import Any
 
 import msgspec
 
 from lamina.api.errors import error_body
-from lamina.build.builder import BuildRequest
+from lamina.build.builder import BuildRequest, PreparedBuild
 from lamina.build.errors import CommandFailed
 from lamina.daemon.http import Request, StreamingResponse
 from lamina.daemon.http.connection import ClientGone
@@ -18,15 +20,18 @@ from lamina.daemon.http.message import InvalidRequest, encode_json
 from lamina.daemon.router import Route
 from lamina.engine import Engine
 from lamina.engine.events import Event
-from lamina.errors import LaminaError, Unsupported
+from lamina.errors import LaminaError, Unavailable, Unsupported
 from lamina.oci.digest import ImageID
 from lamina.oci.platform import Platform
 from lamina.oci.reference import Reference
 
 _log = logging.getLogger(__name__)
+_NOTHING = ("", "0", "null", "[]", "{}", "false", "no", "none")
+_QUEUED_TEXTS = 16
+_WITHHELD_TEXTS = 1024
 _NETWORKS = {"": "bridge", "default": "bridge", "bridge": "bridge", "host": "host", "none": "none"}
 _UNSUPPORTED = ("squash", "remote", "outputs", "memory", "memswap", "cpushares", "cpusetcpus", "cpusetmems", "cpuperiod",
-                "cpuquota", "ulimits", "cgroupparent", "securityopt")  # fmt: skip
+                "cpuquota", "ulimits", "cgroupparent", "securityopt", "pull", "cachefrom")  # fmt: skip
 
 
 def routes(engine: Engine) -> list[Route]:
@@ -39,52 +44,106 @@ class _Builds:
         self._engine = engine
 
     async def build(self, request: Request) -> StreamingResponse:
-        return StreamingResponse(self._progress(request, _read_request(request)))
+        """What is wrong before the first step is told by the status, what is wrong later in the stream."""
+        wanted = _read_request(request)
+        async with AsyncExitStack() as stack:
+            preparing = self._engine.builder.prepare(wanted, aiter(request.body))
+            prepared = await stack.enter_async_context(preparing)
+            # the stream takes over what was received
+            return StreamingResponse(self._progress(request, wanted, prepared, stack.pop_all()))
+        raise AssertionError("unreachable")
 
-    async def _progress(self, request: Request, wanted: BuildRequest) -> AsyncIterator[bytes]:
+    async def _progress(
+        self, request: Request, wanted: BuildRequest, prepared: PreparedBuild, received: AsyncExitStack
+    ) -> AsyncIterator[bytes]:
         """The progress lines as they come; if the client goes away, the build ends."""
-        lines: asyncio.Queue[bytes | None] = asyncio.Queue()
-        quiet = request.flag("q")
-        report = (lambda text: None) if quiet else (lambda text: lines.put_nowait(_line({"stream": text})))
-        work = asyncio.ensure_future(self._engine.builder.build(wanted, aiter(request.body), report))
-        work.add_done_callback(lambda _: lines.put_nowait(None))
-        gone = asyncio.ensure_future(request.disconnected.wait())
-        gone.add_done_callback(lambda _: lines.put_nowait(None))
-        try:
-            while (line := await lines.get()) is not None:
-                yield line
-            if not work.done():
-                raise ClientGone("the client of a build went away")
-            for last in self._outcome(work, wanted, quiet=quiet):
-                yield last
-        finally:
-            gone.cancel()
-            if not work.done():
+        transcript = _Transcript(quiet=request.flag("q"))
+        async with received:
+            work = asyncio.ensure_future(self._engine.builder.track(prepared.run(transcript.tell)))
+            work.add_done_callback(lambda _: transcript.end())
+            gone = asyncio.ensure_future(request.disconnected.wait())
+            gone.add_done_callback(lambda _: transcript.end())
+            try:
+                async for text in transcript:
+                    yield _line({"stream": text})
+                if not work.done():
+                    raise ClientGone("the client of a build went away")
+                for line in self._outcome(work, wanted, transcript):
+                    yield line
+            finally:
+                gone.cancel()
                 work.cancel()
                 await asyncio.wait((work,))
 
-    def _outcome(self, work: asyncio.Future[ImageID], wanted: BuildRequest, *, quiet: bool) -> list[bytes]:
-        error = work.exception()
+    def _outcome(self, work: asyncio.Future[ImageID], wanted: BuildRequest, transcript: _Transcript) -> list[bytes]:
+        error = CancelledBuild() if work.cancelled() else work.exception()
         if error is not None:
             if not isinstance(error, LaminaError):
                 _log.error("build failed", exc_info=error)
             body = error_body(error)
             code = {"code": error.code} if isinstance(error, CommandFailed) else {}
-            return [_line({"errorDetail": {**code, **body}, "error": body["message"]})]
+            told = [_line({"stream": text}) for text in transcript.withheld]
+            return [*told, _line({"errorDetail": {**code, **body}, "error": body["message"]})]
         image_id = work.result()
         self._engine.events.publish(Event("image", "build", image_id, {"name": image_id}))
-        if quiet:
+        if transcript.quiet:
             return [_line({"stream": f"{image_id}\n"})]
         texts = [f"Successfully built {image_id.hex[:12]}\n"]
         texts += [f"Successfully tagged {name.familiar}\n" for name in wanted.tags]
         return [_line({"aux": {"ID": str(image_id)}}), *(_line({"stream": text}) for text in texts)]
 
 
+class CancelledBuild(Unavailable):
+    """The daemon is ending."""
+
+    def __init__(self) -> None:
+        super().__init__("the build was cancelled: the daemon is shutting down")
+
+
+class _Transcript:
+    """The progress texts between a build and its client. A client that is behind makes the build wait.
+
+    With *quiet* the texts are withheld, the last of them for the case that the build fails.
+    """
+
+    def __init__(self, *, quiet: bool) -> None:
+        self.quiet = quiet
+        self.withheld: deque[str] = deque(maxlen=_WITHHELD_TEXTS)
+        self._texts: asyncio.Queue[str] = asyncio.Queue(_QUEUED_TEXTS)
+        self._ended = asyncio.Event()
+
+    async def tell(self, text: str) -> None:
+        """Take a text from the build."""
+        if self.quiet:
+            self.withheld.append(text)
+        else:
+            await self._texts.put(text)
+
+    def end(self) -> None:
+        """No text will come, or nobody will read it."""
+        self._ended.set()
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        ended = asyncio.ensure_future(self._ended.wait())
+        try:
+            while True:
+                text = asyncio.ensure_future(self._texts.get())
+                await asyncio.wait((text, ended), return_when=asyncio.FIRST_COMPLETED)
+                if not text.done():
+                    text.cancel()
+                    break
+                yield text.result()
+            while not self._texts.empty():
+                yield self._texts.get_nowait()
+        finally:
+            ended.cancel()
+
+
 def _read_request(request: Request) -> BuildRequest:
     if request.query("version") == "2":
         raise Unsupported("BuildKit's protocol is not served yet: use DOCKER_BUILDKIT=0")
     for name in _UNSUPPORTED:
-        if request.query(name) not in ("", "0", "null", "[]", "false"):
+        if request.query(name).lower() not in _NOTHING:
             raise Unsupported(f"build option {name!r} is not supported by lamina yet")
     platform = request.query("platform")
     if platform and not Platform.of_host().matches(Platform.parse(platform)):
