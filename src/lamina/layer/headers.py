@@ -9,10 +9,12 @@ import re
 from dataclasses import dataclass, field
 
 from lamina.layer.errors import InvalidLayer
-from lamina.layer.tree import Extents
 
 BLOCK = 512
 _PAX_RECORD = re.compile(rb"(\d{1,10}) ([^=]+)=")
+_OCTAL = re.compile(rb"[0-7]*")
+_DECIMAL = re.compile(rb"\d{1,19}")
+_LARGEST = (1 << 63) - 1
 _XATTR = b"SCHILY.xattr."
 _INTEGERS = (
     b"size",
@@ -94,16 +96,26 @@ def printable(name: bytes) -> str:
 
 
 def number(raw: bytes) -> int:
-    """A numeric field: octal digits, or GNU's base-256 where the first bit is set. Raises InvalidLayer."""
+    """A numeric field: octal digits, or GNU's base-256 where the first bit is set, of 64 bits at most. Raises InvalidLayer."""
     if raw[0] & 0x80:
         value = int.from_bytes(raw, "big")
         bits = len(raw) * 8
-        return value - (1 << bits) if raw[0] & 0x40 else value & ~(1 << (bits - 1))
-    digits = raw.replace(b"\0", b" ").strip()
-    try:
-        return int(digits, 8) if digits else 0
-    except ValueError:
-        raise InvalidLayer(f"bad number {raw!r} in a header") from None
+        value = value - (1 << bits) if raw[0] & 0x40 else value & ~(1 << (bits - 1))
+        if not -_LARGEST <= value <= _LARGEST:
+            raise InvalidLayer("a number in a header is out of range")
+        return value
+    # what stands behind a NUL is not part of the field
+    digits = raw.strip(b" \0").partition(b"\0")[0]
+    if not _OCTAL.fullmatch(digits):
+        raise InvalidLayer(f"bad number {raw!r} in a header")
+    return int(digits or b"0", 8)
+
+
+def decimal(value: bytes, place: str) -> int:
+    """A number that is written out, of 64 bits at most; *place* is for the message. Raises InvalidLayer."""
+    if not _DECIMAL.fullmatch(value) or int(value) > _LARGEST:
+        raise InvalidLayer(f"bad number {value[:40]!r} in {place}")
+    return int(value)
 
 
 def parse_pax(body: bytes, extended: Extended) -> None:
@@ -122,6 +134,8 @@ def parse_pax(body: bytes, extended: Extended) -> None:
 
 
 def _take_record(key: bytes, value: bytes, extended: Extended, pieces: list[bytes]) -> None:
+    if not value and not key.startswith(_XATTR):
+        return  # an empty value unsets what no header before this one has set
     if key == b"path" or key == b"GNU.sparse.name":
         if extended.path is None or key == b"GNU.sparse.name" or extended.sparse_version is None:
             extended.path = value
@@ -130,7 +144,7 @@ def _take_record(key: bytes, value: bytes, extended: Extended, pieces: list[byte
     elif key == b"mtime":
         extended.mtime_ns = _nanoseconds(value)
     elif key in _INTEGERS:
-        extended.numbers[key] = _decimal(value)
+        extended.numbers[key] = decimal(value, "a pax header")
     elif key.startswith(_XATTR):
         extended.xattrs[key[len(_XATTR) :]] = value
     elif key.startswith(b"GNU.sparse."):
@@ -144,17 +158,9 @@ def _take_sparse(key: bytes, value: bytes, extended: Extended, pieces: list[byte
         pieces.append(value)
     elif key in (b"major", b"minor"):
         major, minor = extended.sparse_version or (0, 0)
-        extended.sparse_version = (_decimal(value), minor) if key == b"major" else (major, _decimal(value))
-
-
-def _decimal(value: bytes) -> int:
-    try:
-        result = int(value)
-    except ValueError:
-        raise InvalidLayer(f"bad number {value[:40]!r} in a pax header") from None
-    if result < 0:
-        raise InvalidLayer("negative number in a pax header")
-    return result
+        extended.sparse_version = (
+            (decimal(value, "a pax header"), minor) if key == b"major" else (major, decimal(value, "a pax header"))
+        )
 
 
 def _nanoseconds(value: bytes) -> int:
@@ -164,20 +170,3 @@ def _nanoseconds(value: bytes) -> int:
         raise InvalidLayer(f"bad time {value[:40]!r} in a pax header")
     nanoseconds = int((fraction + b"000000000")[:9])
     return int(whole) * 1_000_000_000 + (-nanoseconds if whole.startswith(b"-") else nanoseconds)
-
-
-def sparse_extents(pairs: list[int], data_offset: int, real_size: int) -> Extents:
-    """Turn offset/length pairs into extents whose bytes lie one after another in the tar. Raises InvalidLayer."""
-    if len(pairs) % 2:
-        raise InvalidLayer("malformed sparse map")
-    result = []
-    position = data_offset
-    last_end = 0
-    for offset, length in zip(pairs[::2], pairs[1::2], strict=True):
-        if offset < last_end or length < 0 or offset + length > real_size:
-            raise InvalidLayer("malformed sparse map")
-        if length:
-            result.append((offset, length, position))
-        position += length
-        last_end = offset + length
-    return tuple(result)

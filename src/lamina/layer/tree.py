@@ -14,7 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-_FORMAT = 1
+_FORMAT = b"lamina tree 2\n"
+"""What a saved tree begins with. The number rises whenever the rows change, or what may be relied on about them."""
+
 _MAXIMUM_LINKS = 40
 
 Extents = tuple[tuple[int, int, int], ...]
@@ -92,6 +94,11 @@ class Node:
         return stat.S_ISLNK(self.mode)
 
     @property
+    def shown_mtime_ns(self) -> int:
+        """The time that the file gets in a mounted tree: the epoch for times that file systems do not agree on, as docker does."""
+        return self.mtime_ns if 0 <= self.mtime_ns < 1 << 63 else 0
+
+    @property
     def is_regular(self) -> bool:
         """Whether this has bytes of its own."""
         return stat.S_ISREG(self.mode)
@@ -103,6 +110,16 @@ class Node:
         node.explicit = self.explicit
         node.children = {}
         return node
+
+    def has_attributes_of(self, other: Node) -> bool:
+        """Whether two directories differ in nothing but what lies in them."""
+        return (self.mode, self.uid, self.gid, self.mtime_ns, self.xattrs) == (
+            other.mode,
+            other.uid,
+            other.gid,
+            other.mtime_ns,
+            other.xattrs,
+        )
 
 
 class FileTree:
@@ -162,69 +179,92 @@ class MergedTree(FileTree):
 
 def walk(directory: Node, prefix: bytes) -> Iterator[tuple[bytes, Node]]:
     """Every path below a directory with its node, parents first, names in byte order."""
-    children = directory.children or {}
-    for name in sorted(children):
-        node = children[name]
-        path = prefix + b"/" + name if prefix else name
+    todo = _entries_backwards(directory, prefix)
+    while todo:
+        path, node = todo.pop()
         yield path, node
         if node.children:
-            yield from walk(node, path)
+            todo += _entries_backwards(node, path)
+
+
+def directories(root: Node) -> list[Node]:
+    """A directory and every one below it, parents first. Trees may be thousands of levels deep, so nothing here recurs."""
+    found = [root]
+    for directory in found:
+        found += [child for child in (directory.children or {}).values() if child.children is not None]
+    return found
 
 
 def save(tree: LayerTree, path: Path) -> None:
     """Write a layer's tree in a form that ``load`` reads in milliseconds. Not synced: it can be made again from the tar."""
-    rows: list[Any] = []
-    numbers: dict[int, int] = {}
-    _flatten(tree.root, rows, numbers)
     with open(path, "wb") as file:
-        marshal.dump((_FORMAT, rows), file)
+        file.write(_FORMAT)
+        marshal.dump(_flatten(tree.root), file)
 
 
 def load(path: Path) -> LayerTree:
     """Read a saved tree. Raises StaleTree if it is of another format or cut short, FileNotFoundError if it is missing."""
     data = path.read_bytes()
+    if not data.startswith(_FORMAT):
+        raise StaleTree(str(path))
     try:
-        version, rows = marshal.loads(data)  # noqa: S302 - our own file, of our own format
-        if version != _FORMAT:
-            raise StaleTree(str(path))
-        return LayerTree(_unflatten(rows))
+        return LayerTree(_unflatten(marshal.loads(data[len(_FORMAT) :])))  # noqa: S302 - our own file, of our own format
     except (ValueError, EOFError, TypeError, IndexError) as error:
         raise StaleTree(str(path)) from error
+
+
+def is_current(path: Path) -> bool:
+    """Whether a saved tree is there and of the present format."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(_FORMAT)) == _FORMAT
+    except FileNotFoundError:
+        return False
 
 
 def _parts(path: bytes) -> list[bytes]:
     return [p for p in path.split(b"/") if p not in (b"", b".")]
 
 
-def _flatten(node: Node, rows: list[Any], numbers: dict[int, int]) -> int:
-    """Append a node after its children; a hard link's node is written once. Returns its row's number."""
-    known = numbers.get(id(node))
-    if known is not None:
-        return known
-    children = node.children
-    packed = [(n, _flatten(c, rows, numbers)) for n, c in children.items()] if children is not None else None
-    whiteouts = sorted(node.whiteouts) if node.whiteouts else None
-    flags = (1 if node.opaque else 0) | (2 if node.explicit else 0)
-    rows.append(
-        (
-            node.mode,
-            node.uid,
-            node.gid,
-            node.mtime_ns,
-            node.size,
-            node.rdev,
-            node.offset,
-            node.target,
-            node.xattrs,
-            node.extents,
-            packed,
-            whiteouts,
-            flags,
-            node.link,
-        )
+def _entries_backwards(directory: Node, prefix: bytes) -> list[tuple[bytes, Node]]:
+    children = directory.children or {}
+    return [(prefix + b"/" + name if prefix else name, children[name]) for name in sorted(children, reverse=True)]
+
+
+def _flatten(root: Node) -> list[Any]:
+    """A row for every node, each directory's after its children's, the root's last; a hard link's node is written once."""
+    rows: list[Any] = []
+    numbers: dict[int, int] = {}
+    for directory in reversed(directories(root)):
+        packed = []
+        for name, child in (directory.children or {}).items():
+            number = numbers.get(id(child))
+            if number is None:
+                number = numbers[id(child)] = len(rows)
+                rows.append(_row(child, None))
+            packed.append((name, number))
+        numbers[id(directory)] = len(rows)
+        rows.append(_row(directory, packed))
+    return rows
+
+
+def _row(node: Node, children: list[tuple[bytes, int]] | None) -> tuple[Any, ...]:
+    return (
+        node.mode,
+        node.uid,
+        node.gid,
+        node.mtime_ns,
+        node.size,
+        node.rdev,
+        node.offset,
+        node.target,
+        node.xattrs,
+        node.extents,
+        children,
+        sorted(node.whiteouts) if node.whiteouts else None,
+        (1 if node.opaque else 0) | (2 if node.explicit else 0),
+        node.link,
     )
-    numbers[id(node)] = len(rows) - 1
-    return len(rows) - 1
 
 
 def _unflatten(rows: list[Any]) -> Node:

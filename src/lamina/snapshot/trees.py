@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lamina.content import BlobNotFound, ContentStore
 from lamina.layer.scan import scan_tar_file
-from lamina.layer.tree import save
+from lamina.layer.tree import is_current, save
 from lamina.linux.worker import run_in_worker
 from lamina.oci.digest import DiffID
 
@@ -37,12 +37,12 @@ class LayerTrees:
         temporary.replace(self._path(diff_id))
 
     async def paths(self, diff_ids: list[DiffID]) -> list[Path]:
-        """Files with the trees of these layers, made anew where they are missing.
+        """Files with the trees of these layers, made anew where they are missing or of an older format.
 
         Raises BlobNotFound if a layer's tar is not stored.
         """
         for diff_id in diff_ids:
-            if not self._path(diff_id).exists():
+            if not is_current(self._path(diff_id)):
                 await self.rebuild(diff_id)
         return [self._path(d) for d in diff_ids]
 
