@@ -13,12 +13,15 @@ from pathlib import Path
 
 import pytest
 
+from hostile_tars import END, header, padded, pax, regular, sparse
 from lamina.content import ContentStore
+from lamina.layer.diff import write_diff
 from lamina.layer.errors import InvalidLayer
 from lamina.layer.ingest import ingest
+from lamina.layer.tree import load
 from lamina.linux import mount
-from lamina.oci.digest import DiffID
-from lamina.snapshot import LayerTrees, Snapshots
+from lamina.oci.digest import DiffID, chain_id
+from lamina.snapshot import LayerTrees, LowerDriver, Snapshots
 from lamina.snapshot.directory import DirectoryLowers
 from lamina.snapshot.erofs import ErofsLowers
 
@@ -67,6 +70,7 @@ class Store:
     content: ContentStore
     trees: LayerTrees
     snapshots: Snapshots
+    lowers: LowerDriver
     count: int = 0
 
     def put(self, tar: bytes) -> DiffID:
@@ -97,12 +101,13 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path, needs_root: None
     trees = LayerTrees(tmp_path / "trees", content)
     trees.open()
     place = tmp_path / "lowers"
-    lowers = ErofsLowers(place, content, trees) if request.param == "erofs" else DirectoryLowers(place, content)
+    driver = ErofsLowers if request.param == "erofs" else DirectoryLowers
+    lowers = driver(place, content, trees)
     lowers.open()
     snapshots = Snapshots(tmp_path / "rw", tmp_path / "mounts", lowers)
     snapshots.open(())
     try:
-        yield Store(content, trees, snapshots)
+        yield Store(content, trees, snapshots, lowers)
     finally:
         mount.unmount_all(str(tmp_path))
         lowers.close()
@@ -236,7 +241,7 @@ async def test_an_image_without_layers_is_an_empty_root(store: Store) -> None:
         ([file("a/../../x")], ".."),
         ([("h", "hard", "../x", {})], ".."),
         ([file("n" * 256)], "255"),
-        ([("h", "hard", "missing", {})], "no lower layer"),
+        ([("h", "hard", "missing", {})], "lower layer has"),
         ([("l", "sym", "l", {}), file("l/x")], "loop"),
         ([file("f"), file("f/x")], "no directory"),
     ],
@@ -246,6 +251,209 @@ async def test_hostile_layers_are_refused_by_name(store: Store, entries: list[En
         await store.show(layer(*entries))
     assert reason in str(raised.value)
     assert not list(store.content.root.glob("ingest/*.tar"))
+
+
+BASE = layer(
+    directory("p"),
+    directory("d"),
+    ("p/l", "sym", "../d", {}),
+    directory("p/sub", mode=0o700, uid=7),
+    file("p/sub/old"),
+    ("m", "sym", "d", {}),
+    file("d/z", b"z"),
+)
+
+
+def link(name: str, target: str) -> Entry:
+    return name, "sym", target, {}
+
+
+def hard(name: str, target: str) -> Entry:
+    return name, "hard", target, {}
+
+
+def shown(root: Path) -> dict[str, str]:
+    """Every path with what is there: a file's bytes, a link's target, a slash for a directory."""
+    found = {}
+    for path in sorted(root.rglob("*")):
+        name = str(path.relative_to(root))
+        found[name] = f"→{path.readlink()}" if path.is_symlink() else "/" if path.is_dir() else path.read_text()
+    return found
+
+
+LOWER = {"d": "/", "d/z": "z", "m": "→d", "p": "/", "p/l": "→../d", "p/sub": "/", "p/sub/old": "x"}
+
+
+@pytest.mark.parametrize(
+    ("upper", "gone", "new"),
+    [
+        (
+            [file(".wh.p", b""), directory("p"), file("p/l/x"), file("p/sub/new")],
+            ["p/sub/old"],
+            {"p/l": "/", "p/l/x": "x", "p/sub/new": "x"},
+        ),
+        (
+            [directory("p"), file("p/.wh..wh..opq", b""), file("p/l/x")],
+            ["p/sub", "p/sub/old"],
+            {"p/l": "/", "p/l/x": "x"},
+        ),
+        ([file("d/x", b"1"), file("m/x", b"2")], [], {"d/x": "2"}),
+        ([file("m/x", b"2"), file("d/x", b"1")], [], {"d/x": "1"}),
+        ([file("d/.wh.z", b""), file("m/.wh.z", b"")], ["d/z"], {}),
+        ([file("m/.wh.z", b""), file("m/q", b"q")], ["d/z"], {"d/q": "q"}),
+        ([file("m/.wh..wh..opq", b""), file("m/q", b"q")], ["d/z"], {"d/q": "q"}),
+        ([file("d/own", b"o"), file("m/.wh..wh..opq", b"")], ["d/z"], {"d/own": "o"}),
+        ([file(".wh.m", b""), file("m/q", b"q")], [], {"m": "/", "m/q": "q"}),
+        ([directory("m"), file("m/q", b"q")], [], {"m": "/", "m/q": "q"}),
+        ([hard("a", "b"), file("b", b"later")], [], {"a": "later", "b": "later"}),
+        ([hard("a", "b"), hard("b", "d/z")], [], {"a": "z", "b": "z"}),
+        ([hard("a", "d/z"), file("d/.wh.z", b"")], ["d/z"], {"a": "z"}),
+        ([file("d/.wh.z", b""), hard("a", "d/z")], ["d/z"], {"a": "z"}),
+        ([hard("a", "m/z"), file("m/x"), hard("b", "d/x")], [], {"a": "z", "b": "x", "d/x": "x"}),
+        ([hard("d/z", "d/z")], [], {}),
+        ([file("a/../d/n", b"n")], [], {"d/n": "n"}),
+    ],
+)
+async def test_a_layer_over_links_and_whiteouts_shows_the_same_with_both_drivers(
+    store: Store, upper: list[Entry], gone: list[str], new: dict[str, str]
+) -> None:
+    root = await store.show(BASE, layer(*upper))
+    assert shown(root) == {k: v for k, v in LOWER.items() if k not in gone} | new
+
+
+async def test_a_replaced_directory_does_not_keep_the_attributes_below(store: Store) -> None:
+    root = await store.show(BASE, layer(file(".wh.p", b""), directory("p"), file("p/sub/new")))
+    status = os.stat(root / "p/sub")
+    assert (stat.S_IMODE(status.st_mode), status.st_uid) == (0o755, 0)
+
+
+@pytest.mark.parametrize(
+    "lower",
+    [
+        [link("c", "nope/x")],
+        [file("t", b"t"), link("c", "t")],
+        [link("c", "c2"), link("c2", "c")],
+    ],
+)
+async def test_a_lower_link_that_leads_to_no_directory_gives_way_to_one(store: Store, lower: list[Entry]) -> None:
+    below, upper = layer(*lower), layer(file("c/x"))
+    before = await store.show(below)
+    expected = {k: v for k, v in _names(before).items() if k != "c"} | {"c": "/", "c/x": "x"}
+    assert _names(await store.show(below, upper)) == expected
+
+
+def _names(root: Path) -> dict[str, str]:
+    """As ``shown``, without following what may be a loop."""
+    return {
+        os.path.relpath(os.path.join(at, name), root): _what(os.path.join(at, name))
+        for at, directories, files in os.walk(root)
+        for name in (*directories, *files)
+    }
+
+
+def _what(path: str) -> str:
+    status = os.lstat(path)
+    if stat.S_ISLNK(status.st_mode):
+        return f"→{os.readlink(path)}"
+    return "/" if stat.S_ISDIR(status.st_mode) else Path(path).read_text()
+
+
+@pytest.mark.parametrize("cut", [0, 512, 1024, 1124, 1200])
+@pytest.mark.parametrize("size", [1, 511, 1799, 300_001])
+async def test_a_tar_s_last_file_is_whole_without_padding_and_end_blocks(store: Store, cut: int, size: int) -> None:
+    data = os.urandom(size)
+    whole = header(b"a", len(data)) + padded(data) + END
+    root = await store.show(whole[: max(len(whole) - cut, 512 + len(data))])
+    assert (root / "a").read_bytes() == data
+    holes = sparse(b"s", 2_000_000, [(1_000_448, size)], data)
+    root = await store.show(holes[: max(len(holes) + 1024 - cut, 512 * ((len(holes) - size) // 512) + size)])
+    assert (root / "s").read_bytes() == bytes(1_000_448) + data + bytes(2_000_000 - 1_000_448 - size)
+
+
+def _expanded(size: int, pairs: list[tuple[int, int]], data: bytes) -> bytes:
+    result = bytearray(size)
+    for offset, length in pairs:
+        result[offset : offset + length], data = data[:length], data[length:]
+    return bytes(result)
+
+
+@pytest.mark.parametrize(
+    ("size", "pairs"),
+    [
+        (2048, [(0, 512), (1024, 512)]),
+        (2048, [(100, 10), (1000, 30)]),
+        (8192, [(0, 700), (4096, 512)]),
+        (1_000_000, [(3, 5000), (70_001, 65_536), (999_000, 1000)]),
+        (10_000_000, [(512 * n, 512) for n in range(7, 4000, 13)]),
+        (10_000_000, [(513 * n, 500) for n in range(7, 4000, 13)]),
+        (9_999_999, [(4096, 8192), (5_000_000, 4_999_999)]),
+        (5000, []),
+    ],
+)
+async def test_sparse_files_of_any_alignment_have_their_bytes(
+    store: Store, size: int, pairs: list[tuple[int, int]]
+) -> None:
+    data = os.urandom(sum(length for _, length in pairs))
+    tar = sparse(b"s", size, pairs, data) + regular(b"next", b"N" * 600) + END
+    root = await store.show(layer(file("other", b"o" * 999)), tar)
+    assert (root / "s").read_bytes() == _expanded(size, pairs, data)
+    assert (root / "next").read_bytes() == b"N" * 600
+
+
+async def test_a_file_of_eight_gigabytes_of_holes_costs_little(store: Store, tmp_path: Path) -> None:
+    root = await store.show(sparse(b"s", 8 << 30, [(512, 512)], b"A" * 512) + END)
+    with open(root / "s", "rb") as file:
+        assert file.read(2048) == bytes(512) + b"A" * 512 + bytes(1024)
+        file.seek((8 << 30) - 1000)
+        assert file.read() == bytes(1000)
+    used = sum(p.lstat().st_blocks * 512 for p in (tmp_path / "lowers").rglob("*"))
+    assert used < 8 << 20
+
+
+async def test_two_thousand_levels_of_directories_are_shown_and_written_again(store: Store, tmp_path: Path) -> None:
+    path = b"a/" * 1900 + b"x"
+    root = await store.show(pax((b"path", path)) + regular(b"x", b"deep") + END)
+    made = write_diff(root, tmp_path / "tar", tmp_path / "tree")
+    assert made is not None
+    assert load(tmp_path / "tree").lookup(path) is not None
+
+
+async def test_attributes_that_linux_would_not_show_do_not_spoil_a_root(store: Store, tmp_path: Path) -> None:
+    value = b"1"
+    tar = pax((b"SCHILY.xattr.user.q", value)) + header(b"l", 0, b"2", b"to")
+    tar += pax((b"SCHILY.xattr.system.posix_acl_access", b"junk")) + regular(b"bad-acl")
+    tar += pax((b"SCHILY.xattr.trusted.t", value)) + regular(b"f") + END
+    root = await store.show(tar)
+    assert os.listxattr(root / "l", follow_symlinks=False) == []
+    assert os.listxattr(root / "bad-acl") == []
+    assert os.getxattr(root / "f", "trusted.t") == value
+    assert write_diff(root, tmp_path / "tar", tmp_path / "tree") is not None
+
+
+async def test_links_and_strange_times_look_the_same_everywhere(store: Store) -> None:
+    old = pax((b"mtime", b"-1.5")) + regular(b"old")
+    new = pax((b"mtime", b"999999999999999")) + regular(b"new")
+    root = await store.show(header(b"l", 0, b"2", b"to") + old + new + END)
+    assert stat.S_IMODE(os.lstat(root / "l").st_mode) == 0o777
+    assert os.stat(root / "old").st_mtime_ns == os.stat(root / "new").st_mtime_ns == 0
+
+
+async def test_what_no_stack_needs_any_more_is_deleted(store: Store, tmp_path: Path) -> None:
+    one, two, three = layer(file("a")), layer(file("b")), layer(file("c"))
+    await store.show(one, two)
+    kept = await store.show(one, three)
+    store.snapshots.open(())
+    await store.lowers.keep_only([[store.put(one), store.put(three)]])
+    left = {p.name.removesuffix(".erofs") for p in (tmp_path / "lowers").iterdir()}
+    chains = {chain_id([store.put(one), store.put(three)])}
+    if store.lowers.name == "directory":
+        chains.add(chain_id([store.put(one)]))
+    assert left == {chain.hex for chain in chains if chain is not None}
+    kept = await store.show(one, three)
+    assert sorted(os.listdir(kept)) == ["a", "c"]
+    assert sorted(os.listdir(await store.show(one, two))) == ["a", "b"]
+    await store.lowers.keep_only([])
+    assert list((tmp_path / "lowers").iterdir()) == []
 
 
 async def test_links_out_of_the_root_lead_nowhere_else(store: Store) -> None:

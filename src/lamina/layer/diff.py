@@ -9,9 +9,9 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import MappingProxyType
 
 from lamina.layer.ingest import IngestedLayer
 from lamina.layer.tarwriter import TarWriter, reader_of
@@ -19,9 +19,6 @@ from lamina.layer.tree import Node
 
 _OVERLAY_XATTR = "trusted.overlay."
 _OPAQUE_XATTR = "trusted.overlay.opaque"
-
-Attributes = tuple[int, int, int, int]
-"""A directory's mode, owner, group and time of modification (ns)."""
 
 
 def write_diff(
@@ -31,17 +28,15 @@ def write_diff(
     *,
     clamp_ns: int | None = None,
     exclude: frozenset[bytes] = frozenset(),
-    untouched: Mapping[bytes, Attributes] = MappingProxyType({}),
 ) -> IngestedLayer | None:
     """Write the layer that *upper* amounts to; None, and no file, if nothing was written there.
 
     *exclude* are paths without a leading slash that belong to the run and not to the image, such as the mount points of
-    ``/etc/hosts``; *untouched* are directories that hold such paths, with the attributes that they had before the run: one that still
-    has them and holds nothing else is none of the layer's. Blocking. Raises OSError, or SourceChanged if a file shrinks meanwhile.
+    ``/etc/hosts``. Blocking. Raises OSError, or SourceChanged if a file shrinks meanwhile.
     """
     writer = TarWriter(tar_path, clamp_ns=clamp_ns)
     try:
-        _Walk(writer, os.fsencode(upper), exclude, untouched).add_directory(b"")
+        _add_tree(writer, upper, exclude)
         if writer.is_empty:
             writer.discard()
             tar_path.unlink()
@@ -52,11 +47,6 @@ def write_diff(
         tar_path.unlink(missing_ok=True)
         tree_path.unlink(missing_ok=True)
         raise
-
-
-def attributes_of(status: os.stat_result) -> Attributes:
-    """What of a directory changes when somebody changes it."""
-    return status.st_mode, status.st_uid, status.st_gid, status.st_mtime_ns
 
 
 def node_of(path: bytes, status: os.stat_result) -> Node:
@@ -74,56 +64,65 @@ def node_of(path: bytes, status: os.stat_result) -> Node:
     return node
 
 
-class _Walk:
-    """One walk through an upper directory."""
+def _add_tree(writer: TarWriter, upper: Path, exclude: frozenset[bytes]) -> None:
+    """Write everything below *upper*, depth first.
 
-    def __init__(
-        self, writer: TarWriter, upper: bytes, exclude: frozenset[bytes], untouched: Mapping[bytes, Attributes]
-    ) -> None:
-        self._writer = writer
-        self._upper = upper
-        self._exclude = exclude
-        self._untouched = untouched
-        self._links: dict[int, bytes] = {}
-
-    def add_directory(self, directory: bytes) -> None:
-        """What lies in a directory, names in byte order, and below it."""
-        for name in self._names(directory):
+    Directories are held open on the way down and never reopened by a path: a container may be moving them meanwhile.
+    """
+    links: dict[int, bytes] = {}
+    todo = [_open(os.fsencode(upper), None, b"")]
+    try:
+        while todo:
+            fd, directory, names = todo[-1]
+            if not names:
+                os.close(todo.pop()[0])
+                continue
+            name = names.pop()
             path = directory + b"/" + name if directory else name
-            full = self._upper + b"/" + path
-            status = os.lstat(full)
-            if stat.S_ISCHR(status.st_mode) and status.st_rdev == 0:
-                self._writer.add_whiteout(directory, name)
-            elif stat.S_ISDIR(status.st_mode):
-                if self._untouched.get(path) == attributes_of(status) and not self._names(path):
-                    continue
-                self._writer.add(path, node_of(full, status))
-                if _is_opaque(full):
-                    self._writer.add_opaque(path)
-                self.add_directory(path)
-            elif not stat.S_ISSOCK(status.st_mode):
-                self._add_file(full, path, status)
-
-    def _names(self, directory: bytes) -> list[bytes]:
-        prefix = directory + b"/" if directory else b""
-        names = os.listdir(self._upper + b"/" + directory)
-        return sorted(name for name in names if prefix + name not in self._exclude)
-
-    def _add_file(self, full: bytes, path: bytes, status: os.stat_result) -> None:
-        node = node_of(full, status)
-        if status.st_nlink > 1:
-            first = self._links.setdefault(status.st_ino, path)
-            if first != path:
-                self._writer.add_hard_link(path, node, first)
-                return
-        if not stat.S_ISREG(status.st_mode):
-            self._writer.add(path, node)
-            return
-        fd = os.open(full, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            self._writer.add(path, node, reader_of(fd))
-        finally:
+            if path not in exclude and _add(writer, fd, directory, name, path, links):
+                todo.append(_open(name, fd, path))
+    finally:
+        for fd, _, _ in todo:
             os.close(fd)
+
+
+def _open(name: bytes, parent_fd: int | None, path: bytes) -> tuple[int, bytes, list[bytes]]:
+    """A directory's descriptor, its path, and its names, the first one last."""
+    fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent_fd)
+    return fd, path, sorted(map(os.fsencode, os.listdir(fd)), reverse=True)
+
+
+def _add(writer: TarWriter, fd: int, directory: bytes, name: bytes, path: bytes, links: dict[int, bytes]) -> bool:
+    """Write one entry of the open directory *fd*; returns whether it is a directory to go into."""
+    status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+    full = b"/proc/self/fd/%d/%s" % (fd, name)
+    if stat.S_ISCHR(status.st_mode) and status.st_rdev == 0:
+        writer.add_whiteout(directory, name)
+    elif stat.S_ISDIR(status.st_mode):
+        writer.add(path, node_of(full, status))
+        if _is_opaque(full):
+            writer.add_opaque(path)
+        return True
+    elif not stat.S_ISSOCK(status.st_mode):
+        _add_file(writer, full, path, status, links)
+    return False
+
+
+def _add_file(writer: TarWriter, full: bytes, path: bytes, status: os.stat_result, links: dict[int, bytes]) -> None:
+    node = node_of(full, status)
+    if status.st_nlink > 1:
+        first = links.setdefault(status.st_ino, path)
+        if first != path:
+            writer.add_hard_link(path, node, first)
+            return
+    if not stat.S_ISREG(status.st_mode):
+        writer.add(path, node)
+        return
+    fd = os.open(full, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        writer.add(path, node, reader_of(fd))
+    finally:
+        os.close(fd)
 
 
 def _is_opaque(path: bytes) -> bool:
@@ -136,10 +135,20 @@ def _is_opaque(path: bytes) -> bool:
 
 
 def _xattrs(path: bytes) -> dict[bytes, bytes] | None:
+    """Extended attributes; one that is listed and cannot be read (a damaged ACL of a lower file) is as good as none."""
+    found = {}
+    with _no_xattrs():
+        for name in os.listxattr(path, follow_symlinks=False):
+            if not name.startswith(_OVERLAY_XATTR):
+                with _no_xattrs():
+                    found[os.fsencode(name)] = os.getxattr(path, name, follow_symlinks=False)
+    return found or None
+
+
+@contextmanager
+def _no_xattrs() -> Iterator[None]:
     try:
-        names = [n for n in os.listxattr(path, follow_symlinks=False) if not n.startswith(_OVERLAY_XATTR)]
+        yield
     except OSError as error:
-        if error.errno == errno.ENOTSUP:
-            return None
-        raise
-    return {os.fsencode(n): os.getxattr(path, n, follow_symlinks=False) for n in names} or None
+        if error.errno not in (errno.ENODATA, errno.ENOTSUP):
+            raise

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from lamina.content import BlobNotFound, ContentStore
@@ -17,6 +17,7 @@ from lamina.layer.extract import extract_layer
 from lamina.linux.files import sync_directory, temporary_name
 from lamina.linux.worker import run_in_worker
 from lamina.oci.digest import ChainID, DiffID, chain_id
+from lamina.snapshot.trees import LayerTrees
 
 
 class DirectoryLowers:
@@ -27,11 +28,13 @@ class DirectoryLowers:
 
     name = "directory"
 
-    def __init__(self, root: Path, content: ContentStore) -> None:
+    def __init__(self, root: Path, content: ContentStore, trees: LayerTrees) -> None:
         self._root = root
         self._content = content
+        self._trees = trees
         self._fds: dict[ChainID, int] = {}
         self._locks: dict[ChainID, asyncio.Lock] = {}
+        self._asked_for: list[Sequence[DiffID]] = []
 
     def open(self) -> None:
         """Make the directory and remove unfinished trees."""
@@ -41,17 +44,22 @@ class DirectoryLowers:
 
     async def lower(self, diff_ids: Sequence[DiffID]) -> tuple[int, ...]:
         """See LowerDriver; a descriptor for each layer."""
-        return tuple([await self._layer(diff_ids[:n]) for n in range(len(diff_ids), 0, -1)])
+        self._asked_for.append(diff_ids)
+        try:
+            return tuple([await self._layer(diff_ids[:n]) for n in range(len(diff_ids), 0, -1)])
+        finally:
+            self._asked_for.remove(diff_ids)
 
-    async def forget(self, diff_ids: Sequence[DiffID]) -> None:
-        """See LowerDriver. Only the topmost layer's tree goes: those below may serve other stacks."""
-        chain = chain_id(diff_ids)
-        if chain is None:
-            return
-        fd = self._fds.pop(chain, None)
-        if fd is not None:
-            os.close(fd)
-        await asyncio.to_thread(shutil.rmtree, self._path(chain), ignore_errors=True)
+    async def keep_only(self, stacks: Iterable[Sequence[DiffID]]) -> None:
+        """See LowerDriver; a stack's layers are kept one by one, since others may stand on them."""
+        kept = {chain for stack in (*stacks, *self._asked_for) for chain in _prefixes(stack)}
+        for chain in [c for c in self._fds if c not in kept]:
+            self._locks.pop(chain, None)
+            os.close(self._fds.pop(chain))
+        names = {chain.hex for chain in kept}
+        for path in list(self._root.iterdir()):
+            if path.name not in names and not self._is_in_use(path):
+                await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)
 
     def close(self) -> None:
         """See LowerDriver."""
@@ -70,14 +78,14 @@ class DirectoryLowers:
         return self._fds[chain]
 
     async def _extract(self, path: Path, diff_ids: Sequence[DiffID]) -> None:
-        tar = self._content.path(diff_ids[-1])
-        if not tar.exists():
+        tars = [self._content.path(d) for d in diff_ids]
+        if not tars[-1].exists():
             raise BlobNotFound(diff_ids[-1])
-        below = [self._content.path(d) for d in diff_ids[:-1]]
+        trees = await self._trees.paths(list(diff_ids))
         temporary = temporary_name(path)
         temporary.mkdir(mode=0o755)
         try:
-            await run_in_worker(extract_layer, (), tar, temporary, lower=below)
+            await run_in_worker(extract_layer, (), tars, trees, temporary)
             temporary.rename(path)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -86,3 +94,17 @@ class DirectoryLowers:
 
     def _path(self, chain: ChainID) -> Path:
         return self._root / chain.hex
+
+    def _is_in_use(self, path: Path) -> bool:
+        """Whether a tree came under way, or into use, since the stacks to keep were looked at."""
+        busy = {chain for stack in self._asked_for for chain in _prefixes(stack)} | self._fds.keys()
+        return any(path.name.endswith(chain.hex) for chain in busy)
+
+
+def _prefixes(stack: Sequence[DiffID]) -> Iterator[ChainID]:
+    """The chain ID of every layer of a stack, the lowest first."""
+    chain: ChainID | None = None
+    for diff_id in stack:
+        chain = chain_id((diff_id,)) if chain is None else chain_id((DiffID(chain), diff_id))
+        assert chain is not None
+        yield chain

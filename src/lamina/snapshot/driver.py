@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from lamina.oci.digest import DiffID
@@ -17,14 +17,14 @@ class LowerDriver(Protocol):
     async def lower(self, diff_ids: Sequence[DiffID]) -> tuple[int, ...]:
         """Directory descriptors that, stacked by overlayfs in this order (topmost first), show the layers *diff_ids*.
 
-        The driver keeps the descriptors and hands out the same ones again; they stay valid until ``forget`` or ``close``. Mounts
-        made over them outlive both.
+        The driver keeps the descriptors and hands out the same ones again; they stay valid until ``keep_only`` lets go of them or
+        ``close``. Mounts made over them outlive both.
 
-        Raises BlobNotFound if a layer's tar is gone and OSError if the kernel refuses the mount.
+        Raises BlobNotFound if a layer's tar is gone, InvalidLayer if the layers do not stack, and OSError if the kernel refuses.
         """
 
-    async def forget(self, diff_ids: Sequence[DiffID]) -> None:
-        """Let go of what was derived for this stack, on disk too. Unknown stacks are no error."""
+    async def keep_only(self, stacks: Iterable[Sequence[DiffID]]) -> None:
+        """Let go of what was derived for any other stack than these, on disk too. What is being made at the moment stays."""
 
     def close(self) -> None:
         """Let go of all descriptors; what lies on disk stays."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from lamina.content import BlobNotFound, ContentStore
@@ -23,6 +23,7 @@ from lamina.linux.worker import run_in_worker
 from lamina.oci.digest import ChainID, DiffID, chain_id
 from lamina.snapshot.trees import LayerTrees
 
+_SUFFIX = ".erofs"
 _IN_PROCESS_TREE_BYTES = 64 << 10
 """Trees that are smaller than this together are merged in a thread; starting a worker would cost more."""
 
@@ -56,16 +57,16 @@ class ErofsLowers:
                     self._mounts[chain] = await self._open(chain, diff_ids)
         return (self._mounts[chain],)
 
-    async def forget(self, diff_ids: Sequence[DiffID]) -> None:
+    async def keep_only(self, stacks: Iterable[Sequence[DiffID]]) -> None:
         """See LowerDriver."""
-        chain = chain_id(diff_ids)
-        if chain is None:
-            return
-        self._locks.pop(chain, None)
-        fd = self._mounts.pop(chain, None)
-        if fd is not None:
-            await asyncio.to_thread(os.close, fd)
-        self._path(chain).unlink(missing_ok=True)
+        kept = {chain_id(stack) for stack in stacks} | {chain for chain, lock in self._locks.items() if lock.locked()}
+        for chain in [c for c in self._mounts if c not in kept]:
+            self._locks.pop(chain, None)
+            await asyncio.to_thread(os.close, self._mounts.pop(chain))
+        names = {self._path(chain).name for chain in kept if chain is not None}
+        for path in self._root.glob(f"*{_SUFFIX}"):
+            if path.name not in names and not self._is_being_made(path):
+                path.unlink(missing_ok=True)
 
     def close(self) -> None:
         """See LowerDriver."""
@@ -84,15 +85,15 @@ class ErofsLowers:
 
     async def _build(self, index: Path, chain: ChainID, diff_ids: Sequence[DiffID]) -> None:
         uuid = hashlib.sha256(chain.encode()).digest()[:16]
-        sizes = [self._content.size(d) for d in diff_ids]
+        tars = [self._content.path(d) for d in diff_ids]
         for attempt in range(2):
             trees = await self._trees.paths(list(diff_ids))
             small = sum(t.stat().st_size for t in trees) < _IN_PROCESS_TREE_BYTES
             try:
                 if small:
-                    await asyncio.to_thread(build_index, index, trees, sizes, uuid)
+                    await asyncio.to_thread(build_index, index, trees, tars, uuid)
                 else:
-                    await run_in_worker(build_index, (), index, trees, sizes, uuid)
+                    await run_in_worker(build_index, (), index, trees, tars, uuid)
             except StaleTree:
                 if attempt:
                     raise
@@ -102,17 +103,23 @@ class ErofsLowers:
                 return
 
     def _path(self, chain: ChainID) -> Path:
-        return self._root / f"{chain.hex}.erofs"
+        return self._root / (chain.hex + _SUFFIX)
+
+    def _is_being_made(self, path: Path) -> bool:
+        """Whether an index came under way, or into use, since the stacks to keep were looked at."""
+        return any(
+            self._path(chain) == path for chain, lock in self._locks.items() if lock.locked() or chain in self._mounts
+        )
 
 
-def build_index(index: Path, trees: Sequence[Path], sizes: Sequence[int], uuid: bytes) -> None:
+def build_index(index: Path, trees: Sequence[Path], tars: Sequence[Path], uuid: bytes) -> None:
     """Write the merged index of some layers' trees. Not synced: what a crash spoils is found by its missing name or made again.
 
     Blocking; run it in a thread or a worker. Raises StaleTree if a tree is of an older format.
     """
     temporary = temporary_name(index)
     try:
-        write_image(merge([load(t) for t in trees]), temporary, layer_sizes=sizes, uuid=uuid)
+        write_image(merge([load(t) for t in trees]), temporary, tars=tars, uuid=uuid)
         fd = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)
         try:
             os.fdatasync(fd)

@@ -34,7 +34,7 @@ def erofs_failure(directory: Path) -> str | None:
     with tempfile.TemporaryDirectory(dir=directory, prefix=".tmp-probe-") as scratch:
         index, tar = Path(scratch, "index"), Path(scratch, "tar")
         tar.write_bytes(bytes(1024))
-        write_image(merge([LayerTree()]), index, layer_sizes=[1024], uuid=bytes(16))
+        write_image(merge([LayerTree()]), index, tars=[tar], uuid=bytes(16))
         try:
             fd = mount_index(index, [tar])
         except OSError as error:
@@ -65,6 +65,6 @@ def choose_driver(root: Path, content: ContentStore, trees: LayerTrees, wanted: 
         if wanted:
             raise UnknownDriver(wanted, failure)
         _log.warning("EROFS cannot be mounted from files here (%s): layers will be extracted", failure)
-    directory = DirectoryLowers(root / "directory", content)
+    directory = DirectoryLowers(root / "directory", content, trees)
     directory.open()
     return directory
