@@ -9,9 +9,10 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 from lamina.layer.ingest import IngestedLayer
 from lamina.layer.tarwriter import TarWriter, reader_of
@@ -19,6 +20,9 @@ from lamina.layer.tree import Node
 
 _OVERLAY_XATTR = "trusted.overlay."
 _OPAQUE_XATTR = "trusted.overlay.opaque"
+
+Attributes = tuple[int, int, int, int]
+"""A directory's mode, owner, group and time of modification (ns)."""
 
 
 def write_diff(
@@ -28,15 +32,17 @@ def write_diff(
     *,
     clamp_ns: int | None = None,
     exclude: frozenset[bytes] = frozenset(),
+    untouched: Mapping[bytes, Attributes] = MappingProxyType({}),
 ) -> IngestedLayer | None:
     """Write the layer that *upper* amounts to; None, and no file, if nothing was written there.
 
     *exclude* are paths without a leading slash that belong to the run and not to the image, such as the mount points of
-    ``/etc/hosts``. Blocking. Raises OSError, or SourceChanged if a file shrinks meanwhile.
+    ``/etc/hosts``; *untouched* are directories that hold such paths, with the attributes that they had before the run: one that still
+    has them and holds nothing else is none of the layer's. Blocking. Raises OSError, or SourceChanged if a file shrinks meanwhile.
     """
     writer = TarWriter(tar_path, clamp_ns=clamp_ns)
     try:
-        _add_tree(writer, upper, exclude)
+        _Walk(writer, upper, exclude, untouched).add_all()
         if writer.is_empty:
             writer.discard()
             tar_path.unlink()
@@ -47,6 +53,11 @@ def write_diff(
         tar_path.unlink(missing_ok=True)
         tree_path.unlink(missing_ok=True)
         raise
+
+
+def attributes_of(status: os.stat_result) -> Attributes:
+    """What of a directory changes when somebody changes it."""
+    return status.st_mode, status.st_uid, status.st_gid, status.st_mtime_ns
 
 
 def node_of(path: bytes, status: os.stat_result) -> Node:
@@ -64,65 +75,77 @@ def node_of(path: bytes, status: os.stat_result) -> Node:
     return node
 
 
-def _add_tree(writer: TarWriter, upper: Path, exclude: frozenset[bytes]) -> None:
-    """Write everything below *upper*, depth first.
+class _Walk:
+    """One walk through an upper directory.
 
     Directories are held open on the way down and never reopened by a path: a container may be moving them meanwhile.
     """
-    links: dict[int, bytes] = {}
-    todo = [_open(os.fsencode(upper), None, b"")]
-    try:
-        while todo:
-            fd, directory, names = todo[-1]
-            if not names:
-                os.close(todo.pop()[0])
-                continue
-            name = names.pop()
-            path = directory + b"/" + name if directory else name
-            if path not in exclude and _add(writer, fd, directory, name, path, links):
-                todo.append(_open(name, fd, path))
-    finally:
-        for fd, _, _ in todo:
+
+    def __init__(
+        self, writer: TarWriter, upper: Path, exclude: frozenset[bytes], untouched: Mapping[bytes, Attributes]
+    ) -> None:
+        self._writer = writer
+        self._exclude = exclude
+        self._untouched = untouched
+        self._links: dict[int, bytes] = {}
+        self._opened = [self._open(os.fsencode(upper), None, b"")]
+
+    def add_all(self) -> None:
+        """Write every entry, depth first, names in byte order."""
+        try:
+            while self._opened:
+                fd, directory, names = self._opened[-1]
+                if names:
+                    self._add(fd, directory, names.pop())
+                else:
+                    self._opened.pop()
+                    os.close(fd)
+        finally:
+            for fd, _, _ in self._opened:
+                os.close(fd)
+
+    def _open(self, name: bytes, parent_fd: int | None, path: bytes) -> tuple[int, bytes, list[bytes]]:
+        """A directory's descriptor, its path, and its names, the first one last."""
+        fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent_fd)
+        names = map(os.fsencode, os.listdir(fd))
+        return fd, path, sorted((n for n in names if _join(path, n) not in self._exclude), reverse=True)
+
+    def _add(self, fd: int, directory: bytes, name: bytes) -> None:
+        path = _join(directory, name)
+        full = b"/proc/self/fd/%d/%s" % (fd, name)
+        status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+        if stat.S_ISCHR(status.st_mode) and status.st_rdev == 0:
+            self._writer.add_whiteout(directory, name)
+        elif stat.S_ISDIR(status.st_mode):
+            opened = self._open(name, fd, path)
+            self._opened.append(opened)
+            if self._untouched.get(path) == attributes_of(status) and not opened[2]:
+                return
+            self._writer.add(path, node_of(full, status))
+            if _is_opaque(full):
+                self._writer.add_opaque(path)
+        elif not stat.S_ISSOCK(status.st_mode):
+            self._add_file(full, path, status)
+
+    def _add_file(self, full: bytes, path: bytes, status: os.stat_result) -> None:
+        node = node_of(full, status)
+        if status.st_nlink > 1:
+            first = self._links.setdefault(status.st_ino, path)
+            if first != path:
+                self._writer.add_hard_link(path, node, first)
+                return
+        if not stat.S_ISREG(status.st_mode):
+            self._writer.add(path, node)
+            return
+        fd = os.open(full, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            self._writer.add(path, node, reader_of(fd))
+        finally:
             os.close(fd)
 
 
-def _open(name: bytes, parent_fd: int | None, path: bytes) -> tuple[int, bytes, list[bytes]]:
-    """A directory's descriptor, its path, and its names, the first one last."""
-    fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent_fd)
-    return fd, path, sorted(map(os.fsencode, os.listdir(fd)), reverse=True)
-
-
-def _add(writer: TarWriter, fd: int, directory: bytes, name: bytes, path: bytes, links: dict[int, bytes]) -> bool:
-    """Write one entry of the open directory *fd*; returns whether it is a directory to go into."""
-    status = os.stat(name, dir_fd=fd, follow_symlinks=False)
-    full = b"/proc/self/fd/%d/%s" % (fd, name)
-    if stat.S_ISCHR(status.st_mode) and status.st_rdev == 0:
-        writer.add_whiteout(directory, name)
-    elif stat.S_ISDIR(status.st_mode):
-        writer.add(path, node_of(full, status))
-        if _is_opaque(full):
-            writer.add_opaque(path)
-        return True
-    elif not stat.S_ISSOCK(status.st_mode):
-        _add_file(writer, full, path, status, links)
-    return False
-
-
-def _add_file(writer: TarWriter, full: bytes, path: bytes, status: os.stat_result, links: dict[int, bytes]) -> None:
-    node = node_of(full, status)
-    if status.st_nlink > 1:
-        first = links.setdefault(status.st_ino, path)
-        if first != path:
-            writer.add_hard_link(path, node, first)
-            return
-    if not stat.S_ISREG(status.st_mode):
-        writer.add(path, node)
-        return
-    fd = os.open(full, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        writer.add(path, node, reader_of(fd))
-    finally:
-        os.close(fd)
+def _join(directory: bytes, name: bytes) -> bytes:
+    return directory + b"/" + name if directory else name
 
 
 def _is_opaque(path: bytes) -> bool:
