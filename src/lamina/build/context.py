@@ -1,76 +1,114 @@
-"""The build context: the tar that the client sent, kept as it is and indexed, never unpacked."""
+"""The build context that a client sends: its tar is kept as it is and indexed, never unpacked, each file hashed while it streams by."""
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import AsyncIterable
+from collections import deque
+from collections.abc import AsyncIterable, Mapping
 from pathlib import Path
 
 from lamina.build.errors import DockerfileNotFound
+from lamina.build.source import FileSource, TarContents
 from lamina.dockerfile import IgnoreRules
-from lamina.layer.ingest import Limits, ingest
-from lamina.layer.tree import FileTree, Node, load, walk
+from lamina.layer.compression import READ_BYTES, Peeked, decompressor
+from lamina.layer.scan import Limits, Scanner
+from lamina.layer.tree import FileTree, Node, load, save
 from lamina.linux.pipes import feed
 from lamina.linux.worker import run_in_worker
 
-_MAXIMUM_DOCUMENT = 4 << 20
+_IGNORE = ".dockerignore"
 
 
-class FileSource:
-    """Where COPY takes files from: a tree, and the tars that hold the bytes of its files by layer number."""
+class TarContext(FileSource):
+    """A context's tar, whose files' digests are known by where they lie in it."""
 
-    def __init__(self, tree: FileTree, tars: list[Path], *, place: str = "", ignore: IgnoreRules | None = None) -> None:
-        self.tree = tree
-        self.tars = tars
-        self.place = place
-        self._ignore = ignore or IgnoreRules(())
+    def __init__(self, tree: FileTree, tar: Path, digests: Mapping[int, bytes], ignore: IgnoreRules | None) -> None:
+        super().__init__(tree, TarContents((tar,)), ignore=ignore)
+        self._digests = digests
 
-    def is_visible(self, path: bytes) -> bool:
-        """Whether .dockerignore leaves a path in."""
-        return not self._ignore or not self._ignore.excludes(os.fsdecode(path))
-
-    def is_present(self, path: bytes, node: Node) -> bool:
-        """Whether a file counts as there: it is visible itself, or it is a directory with something visible below it."""
-        if self.is_visible(path):
-            return True
-        if node.children is None or not self._ignore.may_contain_included(os.fsdecode(path)):
-            return False
-        return any(self.is_visible(below) for below, _ in walk(node, path))
-
-    def read(self, node: Node, limit: int = _MAXIMUM_DOCUMENT) -> bytes:
-        """The first bytes of a regular file."""
-        extents = node.extents if node.extents is not None else ((0, node.size, node.offset),)
-        result = bytearray(min(node.size, limit))
-        with open(self.tars[node.layer], "rb") as tar:
-            for offset, length, position in extents:
-                if offset < limit:
-                    tar.seek(position)
-                    data = tar.read(min(length, limit - offset))
-                    result[offset : offset + len(data)] = data
-        return bytes(result)
+    def known_digest(self, path: bytes, node: Node) -> bytes | None:
+        """See FileSource."""
+        return self._digests.get(node.offset) if node.size else hashlib.sha256().digest()
 
 
-async def receive_context(body: AsyncIterable[bytes], directory: Path, limits: Limits) -> FileSource:
+async def receive_context(
+    body: AsyncIterable[bytes], directory: Path, limits: Limits, dockerfile: str = "Dockerfile"
+) -> TarContext:
     """Store and index the context's tar below *directory*, applying its .dockerignore. Raises InvalidLayer."""
     tar, tree_path = directory / "context.tar", directory / "context.tree"
 
-    async def take(fd: int) -> None:
-        await run_in_worker(ingest, (fd,), fd, tar_path=tar, tree_path=tree_path, limits=limits)
+    async def take(fd: int) -> dict[int, bytes]:
+        return await run_in_worker(take_context, (fd,), fd, tar, tree_path, limits)
 
-    await feed(body, take)
-    source = FileSource(load(tree_path), [tar])
-    ignored = source.tree.lookup(b".dockerignore")
-    rules = (
-        IgnoreRules.parse(source.read(ignored).decode("utf-8", "replace")) if ignored and ignored.is_regular else None
-    )
-    return FileSource(source.tree, [tar], ignore=rules)
+    digests = await feed(body, take)
+    tree = load(tree_path)
+    source = TarContext(tree, tar, digests, None)
+    return TarContext(tree, tar, digests, ignore_rules(source, dockerfile))
+
+
+def take_context(source_fd: int, tar_path: Path, tree_path: Path, limits: Limits) -> dict[int, bytes]:
+    """Write a context's plain tar and its tree; returns each file's sha256 by its offset in the tar. Blocking; nothing is synced."""
+    source = Peeked(lambda size: os.read(source_fd, size))
+    plain = decompressor(source.format, source.read)
+    hasher = _FileHasher()
+    scanner = Scanner(limits, on_file=hasher.expect)
+    with open(tar_path, "wb") as tar:
+        while data := plain(READ_BYTES):
+            tar.write(data)
+            scanner.feed(data)
+            hasher.take(data)
+    save(scanner.finish(), tree_path)
+    return hasher.digests
+
+
+class _FileHasher:
+    """Hashes the files of a tar that streams by, told of each by the scanner.
+
+    One that it is told of too late, as the scanner had to look ahead, has no digest here and is hashed when somebody asks for it.
+    """
+
+    def __init__(self) -> None:
+        self.digests: dict[int, bytes] = {}
+        self._expected: deque[tuple[int, int]] = deque()
+        self._position = 0
+        self._state = hashlib.sha256()
+
+    def expect(self, offset: int, size: int) -> None:
+        """A file's bytes lie there."""
+        if size and offset >= self._position:
+            self._expected.append((offset, offset + size))
+
+    def take(self, data: bytes) -> None:
+        """The next bytes of the tar."""
+        start, end = self._position, self._position + len(data)
+        view = memoryview(data)
+        while self._expected and self._expected[0][0] < end:
+            first, last = self._expected[0]
+            self._state.update(view[max(first - start, 0) : last - start])
+            if last > end:
+                break
+            self.digests[first] = self._state.digest()
+            self._state = hashlib.sha256()
+            self._expected.popleft()
+        self._position = end
+
+
+def ignore_rules(source: FileSource, dockerfile: str) -> IgnoreRules | None:
+    """The rules beside the Dockerfile (``NAME.dockerignore``), else those of the context's .dockerignore."""
+    for name in (f"{dockerfile}{_IGNORE}", _IGNORE):
+        path = os.fsencode(name)
+        node = source.tree.lookup(path)
+        if node is not None and node.is_regular:
+            return IgnoreRules.parse(source.read(path, node).decode("utf-8", "replace"))
+    return None
 
 
 def read_dockerfile(context: FileSource, name: str) -> bytes:
     """The Dockerfile's bytes. Raises DockerfileNotFound."""
-    node = context.tree.lookup(os.fsencode(name))
-    if node is None and name == "Dockerfile":
-        node = context.tree.lookup(b"dockerfile")
-    if node is None or not node.is_regular:
-        raise DockerfileNotFound(name)
-    return context.read(node)
+    names = (name, "dockerfile") if name == "Dockerfile" else (name,)
+    for path in map(os.fsencode, names):
+        parts, node = context.tree.resolve(path)
+        if node is not None and node.is_regular:
+            return context.read(b"/".join(parts), node)
+    raise DockerfileNotFound(name)

@@ -15,19 +15,16 @@ import posixpath
 import stat
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from lamina.build.chmod import ModeChange
-from lamina.build.context import FileSource
 from lamina.build.errors import BuildFailed, SourceNotFound
+from lamina.build.source import Contents, FileSource
 from lamina.dockerfile.ignore import IgnoreRules, has_wildcard, match_wildcard
 from lamina.layer.ingest import IngestedLayer
-from lamina.layer.tarwriter import Read, TarWriter, reader_of
+from lamina.layer.tarwriter import TarWriter
 from lamina.layer.tree import MergedTree, Node, SymlinkLoop, walk
-
-_READ_BYTES = 1 << 20
 
 Found = tuple[bytes, Node]
 """A file of a source: its path without a leading slash, and its node."""
@@ -44,16 +41,27 @@ class Ownership:
 
 @dataclass(frozen=True)
 class CopyItem:
-    """A file to be written at *path* (no leading slash), taken from *source*; text of a here-document has no source.
+    """A file to be written at *path* (no leading slash); a regular one's bytes are *text*, or those of *found* in *contents*.
 
-    *origin* is the source's own node, by which two names of one file are known.
+    *identity* is the same for two names of one file. *digest* is the sha256 of the bytes where it is known. A *kept* directory is one
+    that exists and is written only so that it stays what it is.
     """
 
     path: bytes
     node: Node
-    source: FileSource | None = None
+    contents: Contents | None = None
+    found: bytes = b""
     text: bytes = b""
-    origin: Node | None = None
+    identity: int | None = None
+    digest: bytes | None = None
+    kept: bool = False
+
+    def pieces(self) -> Iterator[bytes]:
+        """A regular file's bytes."""
+        if self.contents is None:
+            yield self.text
+        else:
+            yield from self.contents.pieces(self.found, self.node)
 
 
 class CopyPlan:
@@ -77,21 +85,21 @@ class CopyPlan:
         for path, node in found:
             target = self._target(destination, path, node, several=several, parents=parents)
             if node.children is None:
-                self._add(target, node, source, keep_owner=keep_owner)
+                self._add(target, node, source, path, keep_owner=keep_owner)
                 continue
             self._make_top(target)
             for below, child in walk(node, path):
                 relative = below[len(path) :].lstrip(b"/")
                 if source.is_present(below, child) and not excluded.excludes(os.fsdecode(relative)):
                     here = target + b"/" + relative if target else relative
-                    self._add(here, child, source, keep_owner=keep_owner)
+                    self._add(here, child, source, below, keep_owner=keep_owner)
 
     def add_tree(self, source: FileSource, destination: str) -> None:
         """Copy a whole tree, owners included: an archive that ADD extracts."""
         target = self._resolve(destination)
         self._make_top(target)
         for path, node in walk(source.tree.root, b""):
-            self._add(target + b"/" + path if target else path, node, source, keep_owner=True)
+            self._add(target + b"/" + path if target else path, node, source, path, keep_owner=True)
 
     def add_text(self, name: str, text: str, destination: str, *, into_directory: bool) -> None:
         """Write a here-document as a file."""
@@ -99,7 +107,7 @@ class CopyPlan:
         node.size = len(text.encode())
         target = self._target(destination, name.encode(), node, several=into_directory, parents=False)
         self._claim_file(target)
-        self._put(CopyItem(target, self._owned(node, keep_owner=False), None, text.encode()))
+        self._put(CopyItem(target, self._owned(node, keep_owner=False), text=text.encode()))
 
     def make_directory(self, path: str) -> None:
         """A directory with its parents, where they are missing (WORKDIR). Raises BuildFailed if a file is in the way."""
@@ -107,72 +115,6 @@ class CopyPlan:
         existing = self._existing(target)
         if existing is None or existing.children is None:
             self._make_top(target)
-
-    def digest(self) -> str:
-        """Names the plan by what it writes: paths, kinds, owners, modes and bytes, never times. Blocking: reads every file."""
-        state = hashlib.sha256()
-        links: dict[int, bytes] = {}
-        with ExitStack() as stack:
-            opened: dict[Path, int] = {}
-            for item in self.items:
-                node = item.node
-                first = links.setdefault(id(item.origin), item.path) if item.origin is not None else item.path
-                head = (
-                    item.path,
-                    node.mode,
-                    node.uid,
-                    node.gid,
-                    node.rdev,
-                    node.target,
-                    sorted((node.xattrs or {}).items()),
-                    first,
-                )
-                state.update(repr(head).encode())
-                if node.is_regular and first == item.path:
-                    state.update(b"%d:" % node.size)
-                    for data in _contents(item, opened, stack):
-                        state.update(data)
-        return state.hexdigest()
-
-    def write(self, tar_path: Path, tree_path: Path) -> IngestedLayer | None:
-        """Write the layer; None if there is nothing to write. Blocking."""
-        if not self.items:
-            return None
-        writer = TarWriter(tar_path)
-        links: dict[int, bytes] = {}
-        try:
-            with ExitStack() as stack:
-                opened: dict[Path, int] = {}
-                for item in self.items:
-                    self._write_item(writer, item, links, opened, stack)
-            return writer.finish(tree_path)
-        except BaseException:
-            writer.discard()
-            tar_path.unlink(missing_ok=True)
-            tree_path.unlink(missing_ok=True)
-            raise
-
-    @staticmethod
-    def _write_item(
-        writer: TarWriter, item: CopyItem, links: dict[int, bytes], opened: dict[Path, int], stack: ExitStack
-    ) -> None:
-        if not item.node.is_regular:
-            writer.add(item.path, item.node)
-            return
-        first = links.setdefault(id(item.origin), item.path) if item.origin is not None else item.path
-        if first != item.path:
-            writer.add_hard_link(item.path, item.node, first)
-            return
-        chunks = _contents(item, opened, stack)
-        rest = b""
-
-        def read(size: int) -> bytes:
-            nonlocal rest
-            rest = rest or next(chunks, b"")
-            data, rest = rest[:size], rest[size:]
-            return data
-
-        writer.add(item.path, item.node, read)
 
     def _target(self, destination: str, path: bytes, node: Node, *, several: bool, parents: bool) -> bytes:
         """Where one source goes: under its own name into a directory, or as the destination itself."""
@@ -199,13 +141,17 @@ class CopyPlan:
         """What is at a resolved path in the root: no link is followed."""
         return self._root.lookup(path, follow=False)
 
-    def _add(self, path: bytes, node: Node, source: FileSource, *, keep_owner: bool) -> None:
+    def _add(self, path: bytes, node: Node, source: FileSource, found: bytes, *, keep_owner: bool) -> None:
         if node.children is not None:
             self._add_directory(path, node, keep_owner=keep_owner)
             return
         self._claim_file(path)
-        origin = node if node.is_regular else None
-        self._put(CopyItem(path, self._owned(node, keep_owner=keep_owner), source, origin=origin))
+        owned = self._owned(node, keep_owner=keep_owner)
+        if not node.is_regular:
+            self._put(CopyItem(path, owned))
+            return
+        digest = source.known_digest(found, node)
+        self._put(CopyItem(path, owned, source.contents, found, identity=id(node), digest=digest))
 
     def _put(self, item: CopyItem) -> None:
         """A later file of the same path takes the place of an earlier one."""
@@ -237,7 +183,7 @@ class CopyPlan:
         self._make_parents(path)
         existing = self._claim_directory(path)
         fresh = existing.copy_of_directory() if existing is not None else self._owned(self._fresh(), keep_owner=False)
-        self.items.append(CopyItem(path, fresh))
+        self.items.append(CopyItem(path, fresh, kept=existing is not None))
 
     def _add_directory(self, path: bytes, node: Node, *, keep_owner: bool) -> None:
         """A directory below the destination: as the source has it."""
@@ -312,31 +258,76 @@ def _match(source: FileSource, parts: list[str]) -> Iterator[Found]:
                 yield path, real
 
 
-def _contents(item: CopyItem, opened: dict[Path, int], stack: ExitStack) -> Iterator[bytes]:
-    """A file's bytes in pieces, holes as zeros."""
-    if item.source is None:
-        yield item.text
-        return
-    tar = item.source.tars[item.node.layer]
-    if tar not in opened:
-        opened[tar] = os.open(tar, os.O_RDONLY | os.O_CLOEXEC)
-        stack.callback(os.close, opened[tar])
-    node = item.node
-    position = 0
-    extents = node.extents if node.extents is not None else ((0, node.size, node.offset),)
-    for offset, length, start in (*extents, (node.size, 0, 0)):
-        while position < offset:
-            gap = min(offset - position, _READ_BYTES)
-            yield bytes(gap)
-            position += gap
-        yield from _pieces(reader_of(opened[tar], start), length)
-        position += length
+def plan_digest(items: Sequence[CopyItem]) -> str:
+    """Names a plan by what it writes: paths, kinds, owners, modes and bytes. Blocking: reads the files whose digest is not known.
+
+    Times do not count, but those of directories that are there already and would be set back.
+    """
+    state = hashlib.sha256()
+    links: dict[int, bytes] = {}
+    for item in items:
+        node = item.node
+        first = links.setdefault(item.identity, item.path) if item.identity is not None else item.path
+        time_ns = node.mtime_ns if item.kept else 0
+        xattrs = sorted((node.xattrs or {}).items())
+        state.update(
+            repr((item.path, node.mode, node.uid, node.gid, node.rdev, node.target, xattrs, first, time_ns)).encode()
+        )
+        if node.is_regular and first == item.path:
+            state.update(item.digest if item.digest is not None else _digest_of(item))
+    return state.hexdigest()
 
 
-def _pieces(read: Read, length: int) -> Iterator[bytes]:
-    while length:
-        data = read(min(length, _READ_BYTES))
-        if not data:
-            raise BuildFailed("the build context is shorter than its index says")
-        length -= len(data)
-        yield data
+def write_plan(
+    items: Sequence[CopyItem], tar_path: Path, tree_path: Path, clamp_ns: int | None = None
+) -> IngestedLayer | None:
+    """Write a plan's layer; None if there is nothing to write. Blocking. Raises BuildFailed if a file is not what its digest says."""
+    if not items:
+        return None
+    writer = TarWriter(tar_path, clamp_ns=clamp_ns)
+    links: dict[int, bytes] = {}
+    try:
+        for item in items:
+            first = links.setdefault(item.identity, item.path) if item.identity is not None else item.path
+            if first != item.path:
+                writer.add_hard_link(item.path, item.node, first)
+            elif item.node.is_regular:
+                _write_file(writer, item)
+            else:
+                writer.add(item.path, item.node)
+        return writer.finish(tree_path)
+    except BaseException:
+        writer.discard()
+        tar_path.unlink(missing_ok=True)
+        tree_path.unlink(missing_ok=True)
+        raise
+
+
+def bytes_to_read(items: Sequence[CopyItem], *, unknown_only: bool = False) -> int:
+    """How many bytes of files a plan has, all of them or those without a known digest."""
+    return sum(i.node.size for i in items if i.node.is_regular and not (unknown_only and i.digest is not None))
+
+
+def _write_file(writer: TarWriter, item: CopyItem) -> None:
+    pieces = item.pieces()
+    state = hashlib.sha256()
+    rest = b""
+
+    def read(size: int) -> bytes:
+        nonlocal rest
+        rest = rest or next(pieces, b"")
+        data, rest = rest[:size], rest[size:]
+        if item.digest is not None:
+            state.update(data)
+        return data
+
+    writer.add(item.path, item.node, read)
+    if item.digest is not None and item.node.size and state.digest() != item.digest:
+        raise BuildFailed(f"{os.fsdecode(item.found)} changed while it was built from")
+
+
+def _digest_of(item: CopyItem) -> bytes:
+    state = hashlib.sha256()
+    for piece in item.pieces():
+        state.update(piece)
+    return state.digest()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from lamina.build.chmod import ModeChange
-from lamina.build.context import FileSource
 from lamina.build.copying import Ownership
 from lamina.build.errors import BuildFailed
+from lamina.build.source import FileSource
 
 
 def resolve_ownership(files: FileSource, chown: str, chmod: str) -> Ownership:
@@ -29,8 +29,8 @@ def _look_up(files: FileSource, path: bytes, name: str, kind: str) -> tuple[int,
     """(ID, primary group) of a user, or (ID, ID) of a group."""
     if name.isdigit():
         return int(name), int(name)
-    node = files.tree.lookup(path)
-    text = files.read(node).decode("utf-8", "replace") if node is not None and node.is_regular else ""
+    found, node = files.tree.resolve(path)
+    text = files.read(b"/".join(found), node).decode("utf-8", "replace") if node is not None and node.is_regular else ""
     for line in text.splitlines():
         parts = line.split(":")
         if len(parts) >= 4 and name == parts[0] and parts[2].isdigit():

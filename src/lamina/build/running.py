@@ -7,11 +7,12 @@ import os
 import secrets
 import shutil
 from codecs import getincrementaldecoder
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from lamina.build import progress
 from lamina.layer.diff import Attributes, attributes_of, write_diff
 from lamina.layer.ingest import IngestedLayer
 from lamina.linux import paths
@@ -26,9 +27,6 @@ from lamina.snapshot import Snapshots
 _FILES = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
 _MOUNT_POINTS = frozenset({b"proc", b"sys", b"dev", *(path.encode().lstrip(b"/") for path in _FILES)})
 """What the runtime makes in a root that lacks them, to mount something there: no part of the image."""
-
-Report = Callable[[str], Awaitable[None]]
-"""Takes a piece of the classic progress text; waits while its reader is behind."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,15 @@ class StepRunner:
             shutil.rmtree(bundle, ignore_errors=True)
 
     async def run(
-        self, request: RunRequest, diff_ids: Sequence[DiffID], tar_path: Path, tree_path: Path, report: Report
+        self,
+        request: RunRequest,
+        diff_ids: Sequence[DiffID],
+        tar_path: Path,
+        tree_path: Path,
+        *,
+        step: progress.Step,
+        tell: progress.Tell,
+        clamp_ns: int | None = None,
     ) -> RunOutcome:
         """Run a command over the layers *diff_ids* and write the difference. Cancelling kills it; nothing is left behind then.
 
@@ -97,16 +103,23 @@ class StepRunner:
             (bundle / "config.json").write_bytes(build_spec(step_id, settings).config)
             upper = self._snapshots.upper(step_id)
             untouched = await asyncio.to_thread(_make_mount_points, rootfs, upper)
-            await report(f" ---> Running in {step_id[:12]}\n")
+            await tell(progress.CommandBegan(step, step_id))
             code = await self._runtime.run_to_completion(
-                bundle, step_id, self._group(step_id), request.args[0], _told_to(report)
+                bundle, step_id, self._group(step_id), request.args[0], _told_to(step, tell)
             )
-            await report(f" ---> Removed intermediate container {step_id[:12]}\n")
+            await tell(progress.CommandEnded(step, step_id))
             if code != 0:
                 return RunOutcome(code, None)
             await self._snapshots.unmount(step_id)
             layer = await run_in_worker(
-                write_diff, (), upper, tar_path, tree_path, exclude=_MOUNT_POINTS, untouched=untouched
+                write_diff,
+                (),
+                upper,
+                tar_path,
+                tree_path,
+                clamp_ns=clamp_ns,
+                exclude=_MOUNT_POINTS,
+                untouched=untouched,
             )
             return RunOutcome(0, layer)
         finally:
@@ -160,16 +173,16 @@ class StepRunner:
         )
 
 
-def _told_to(report: Report) -> OnOutput:
-    """A command's output as progress: standard error in red, as the classic builder has it; characters that are cut in two joined."""
+def _told_to(step: progress.Step, tell: progress.Tell) -> OnOutput:
+    """A command's output as events; characters that arrive in two pieces are joined."""
     decoders = {stream: getincrementaldecoder("utf-8")("replace") for stream in (1, 2)}
 
-    async def tell(stream: int, data: bytes) -> None:
+    async def take(stream: int, data: bytes) -> None:
         text = decoders[stream].decode(data)
         if text:
-            await report(text if stream == 1 else f"\x1b[91m{text}\x1b[0m")
+            await tell(progress.CommandOutput(step, stream, text))
 
-    return tell
+    return take
 
 
 def _make_mount_points(rootfs: Path, upper: Path) -> dict[bytes, Attributes]:

@@ -1,24 +1,27 @@
 """One stage: instructions carried out one after another, each making an image from the one before it.
 
-Every step's image is recorded, as the classic builder does: it is what the cache gives back, and what ``history`` shows as its parent.
+Every step's image is recorded, as the classic builder does: it is what ``history`` shows as the next one's parent. What a step makes is
+found in the cache by what it depends on (``cache``); the image around it is made anew.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lamina.build import config
+from lamina.build import config, progress
 from lamina.build.archives import open_archive
-from lamina.build.cache import BuildCache
-from lamina.build.context import FileSource
-from lamina.build.copying import CopyPlan, Found, Ownership, find
+from lamina.build.cache import BuildCache, Outcome, step_key
+from lamina.build.copying import CopyPlan, Found, Ownership, bytes_to_read, find, plan_digest, write_plan
 from lamina.build.errors import CommandFailed, UnsupportedInstruction
 from lamina.build.ownership import resolve_ownership
-from lamina.build.running import Report, RunRequest, StepRunner
+from lamina.build.request import BuildRequest
+from lamina.build.running import RunRequest, StepRunner
+from lamina.build.source import FileSource, TarContents
 from lamina.content.store import Lease
 from lamina.dockerfile import instructions as ins
 from lamina.dockerfile.errors import DockerfileError
@@ -29,6 +32,7 @@ from lamina.image.store import Image, ImageStore
 from lamina.layer.ingest import IngestedLayer
 from lamina.layer.merge import apply_layer
 from lamina.layer.tree import MergedTree, load
+from lamina.linux.worker import run_in_worker
 from lamina.oci.config import History, ImageConfig
 from lamina.oci.digest import DiffID, ImageID
 
@@ -36,11 +40,17 @@ PREDEFINED_ARGS = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PR
                    "no_proxy", "all_proxy")  # fmt: skip
 
 _REMOTE = ("http://", "https://", "git@", "git://", "ssh://")
+_SMALL_BYTES = 4 << 20
+_SMALL_ITEMS = 500
+"""What is smaller is hashed and written in a thread; starting a worker would cost more."""
+
+Produce = Callable[[Path, Path], Awaitable[IngestedLayer | None]]
+"""Carries out a step: writes its layer's tar and tree to these paths; None if it changed no file."""
 
 
 @dataclass(frozen=True)
 class Workshop:
-    """What carrying out steps needs: the services, and what the whole build shares."""
+    """What carrying out steps needs: the services, and what the whole build shares. ``slots`` bounds the steps that run at once."""
 
     images: ImageStore
     intake: LayerIntake
@@ -48,12 +58,16 @@ class Workshop:
     cache: BuildCache
     lease: Lease
     directory: Path
-    use_cache: bool
-    network: str
-    extra_hosts: tuple[str, ...]
-    shm_size: int
-    build_args: Mapping[str, str]
-    report: Report
+    request: BuildRequest
+    tell: progress.Tell
+    slots: asyncio.Semaphore
+    fresh: dict[str, Outcome] = field(default_factory=dict)
+
+    @property
+    def clamp_ns(self) -> int | None:
+        """The latest time that a file of the image may have (SOURCE_DATE_EPOCH)."""
+        epoch = self.request.source_date_epoch_s
+        return None if epoch is None else epoch * 1_000_000_000
 
 
 @dataclass
@@ -73,49 +87,69 @@ class StageState:
         """What ``$NAME`` means here: ENV wins over ARG."""
         return {**self.args, **config.environment(self.run)}
 
+    @property
+    def root_name(self) -> str:
+        """Names the files of the stage so far."""
+        return str(self.config.chain_id)
+
+
+def new_state(image: Image | None) -> StageState:
+    """The state of a stage at its beginning: over an image, or from scratch."""
+    if image is None:
+        return StageState(ImageConfig.empty(), None, config.with_default_path({}))
+    return StageState(image.config, image.image_id, config.with_default_path(image.config.run_document))
+
 
 class StageBuilder:
     """Carries out the instructions of one stage."""
 
-    def __init__(self, workshop: Workshop, state: StageState, escape: str, global_args: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        workshop: Workshop,
+        state: StageState,
+        *,
+        escape: str,
+        global_args: Mapping[str, str],
+        use_cache: bool = True,
+    ) -> None:
         self._workshop = workshop
         self.state = state
         self._escape = escape
         self._global_args = global_args
+        self._use_cache = use_cache
 
     async def carry_out(
-        self, instruction: ins.Instruction, context: FileSource, source_of: Mapping[str, FileSource]
-    ) -> None:
-        """Carry out one instruction. *source_of* has the stages and images that COPY --from may name.
+        self,
+        instruction: ins.Instruction,
+        step: progress.Step,
+        context: FileSource,
+        source_of: Mapping[str, FileSource],
+    ) -> bool:
+        """Carry out one instruction; returns whether its outcome came from the cache.
 
-        Raises DockerfileError, BuildFailed's kinds, and what the services raise.
+        *source_of* has the stages and images that the instruction takes files from. Raises DockerfileError, BuildFailed's kinds,
+        and what the services raise.
         """
         instruction = instruction.expanded(self.state.variables, self._escape)
+        if isinstance(instruction, ins.Run):
+            return await self._run(instruction, step)
+        if isinstance(instruction, ins.Copy):
+            return await self._copy(instruction, context, source_of)
+        if isinstance(instruction, ins.Workdir):
+            return await self._workdir(instruction)
         if isinstance(instruction, ins.Arg):
             self._declare(instruction)
-            await self._change_config(instruction)
-        elif isinstance(instruction, ins.Cmd):
-            await self._change_config(instruction)
-            self.state.has_own_command = True
-        elif isinstance(instruction, ins.Run):
-            await self._run(instruction)
-        elif isinstance(instruction, ins.Copy):
-            await self._copy(instruction, context, source_of)
-        elif isinstance(instruction, ins.Workdir):
-            await self._workdir(instruction)
-        elif isinstance(instruction, ins.Maintainer):
-            await self._change_config(instruction, author=instruction.text)
-        else:
-            await self._change_config(instruction)
+        cached = await self._change_config(instruction)
+        self.state.has_own_command |= isinstance(instruction, ins.Cmd)
+        return cached
 
-    async def add_labels(self, labels: Sequence[tuple[str, str]]) -> None:
+    async def add_labels(self, labels: Sequence[tuple[str, str]]) -> bool:
         """``--label``: taken as given, nothing in it is expanded."""
-        await self._change_config(ins.Label(pairs=tuple(labels)))
+        return await self._change_config(ins.Label(pairs=tuple(labels)))
 
     async def file_source(self, place: str) -> FileSource:
         """The stage's files, for another stage's COPY --from."""
-        tars = [self._workshop.intake.content.path(d) for d in self.state.config.diff_ids]
-        return FileSource(await self.root_tree(), tars, place=place)
+        return FileSource(await self.root_tree(), self._contents(), place=place)
 
     async def root_tree(self) -> MergedTree:
         """What the stage's root shows, brought up to its last layer."""
@@ -124,13 +158,14 @@ class StageBuilder:
             state.tree = MergedTree()
         pending = list(state.config.diff_ids[state.layers_in_tree :])
         paths = await self._workshop.intake.trees.paths(pending)
-        for path in paths:
-            apply_layer(state.tree, load(path), state.layers_in_tree)
-            state.layers_in_tree += 1
+        await asyncio.to_thread(_apply, state, paths)
         return state.tree
 
+    def _contents(self) -> TarContents:
+        return TarContents(tuple(self._workshop.intake.content.path(d) for d in self.state.config.diff_ids))
+
     def _declare(self, instruction: ins.Arg) -> None:
-        given = self._workshop.build_args
+        given = self._workshop.request.build_args
         for name, default in instruction.pairs:
             if name in given:
                 self.state.args[name] = given[name]
@@ -139,78 +174,100 @@ class StageBuilder:
             elif name in self._global_args:
                 self.state.args[name] = self._global_args[name]
 
-    async def _change_config(self, instruction: ins.Instruction, *, author: str | None = None) -> None:
+    # steps that change the JSON alone
+
+    async def _change_config(self, instruction: ins.Instruction) -> bool:
         run = config.change(self.state.run, instruction, keep_command=self.state.has_own_command)
         text = config.described(self.state.run, instruction)
-        key = BuildCache.key(self.state.image_id, "config", text, repr(sorted(run.items(), key=str)))
-        if not await self._reuse(key):
-            await self._commit(key, text, run=run, author=author)
+        key = step_key("config", self.state.root_name, repr(sorted(self.state.run.items(), key=str)), text)
+        author = instruction.text if isinstance(instruction, ins.Maintainer) else None
+        return await self._step(key, text, run=run, author=author)
 
-    async def _run(self, instruction: ins.Run) -> None:
-        if instruction.mounts:
-            raise UnsupportedInstruction("RUN --mount")
+    # RUN
+
+    async def _run(self, instruction: ins.Run, step: progress.Step) -> bool:
         if instruction.security != "sandbox":
             raise UnsupportedInstruction("RUN --security=insecure")
-        run, workshop = self.state.run, self._workshop
+        if instruction.mounts:
+            raise UnsupportedInstruction("RUN --mount")
+        run, request = self.state.run, self._workshop.request
         args, files = _command(run, instruction)
-        network = workshop.network if instruction.network == "default" else instruction.network
+        network = request.network if instruction.network == "default" else instruction.network
         build_env = [f"{name}={value}" for name, value in sorted(self.state.args.items())]
-        key = BuildCache.key(self.state.image_id, "run", network, *args, *build_env, *(text for _, text in files))
-        if await self._reuse(key):
-            return
-        proxies = [f"{n}={v}" for n, v in workshop.build_args.items() if n in PREDEFINED_ARGS]
-        request = RunRequest(
+        env = [*build_env, *(run.get("Env") or [])]
+        cwd, user = run.get("WorkingDir") or "/", run.get("User") or ""
+        prefix = f"|{len(build_env)} {' '.join(build_env)} " if build_env else ""
+        key = step_key(
+            "run", self.state.root_name, network, cwd, user, repr(args), repr(env), repr(files), self._epoch()
+        )
+        proxies = [f"{n}={v}" for n, v in request.build_args.items() if n in PREDEFINED_ARGS]
+        wanted = RunRequest(
             args=args,
-            env=[*proxies, *build_env, *(run.get("Env") or [])],
-            cwd=run.get("WorkingDir") or "/",
-            user=run.get("User") or "",
+            env=[*proxies, *env],
+            cwd=cwd,
+            user=user,
             network=network,
-            extra_hosts=workshop.extra_hosts,
-            shm_size=workshop.shm_size,
+            extra_hosts=request.extra_hosts,
+            shm_size=request.shm_size,
             files=files,
         )
-        tar, tree = workshop.intake.content.temporary_path(), workshop.intake.trees.temporary_path()
-        outcome = await workshop.runner.run(request, self.state.config.diff_ids, tar, tree, workshop.report)
-        if outcome.exit_code != 0:
-            raise CommandFailed(" ".join(args), outcome.exit_code)
-        prefix = f"|{len(build_env)} {' '.join(build_env)} " if build_env else ""
-        created_by = f"RUN {prefix}{' '.join(args)}"
-        await self._commit_layer(key, created_by, outcome.layer, tar, tree)
 
-    async def _copy(self, instruction: ins.Copy, context: FileSource, source_of: Mapping[str, FileSource]) -> None:
-        if instruction.parents:
-            raise UnsupportedInstruction("COPY --parents")
+        async def produce(tar: Path, tree: Path) -> IngestedLayer | None:
+            diff_ids, clamp_ns = self.state.config.diff_ids, self._workshop.clamp_ns
+            outcome = await self._workshop.runner.run(
+                wanted, diff_ids, tar, tree, step=step, tell=self._workshop.tell, clamp_ns=clamp_ns
+            )
+            if outcome.exit_code != 0:
+                raise CommandFailed(" ".join(args), outcome.exit_code)
+            return outcome.layer
+
+        return await self._step(key, f"RUN {prefix}{' '.join(args)}", produce)
+
+    # COPY, ADD and WORKDIR
+
+    async def _copy(self, instruction: ins.Copy, context: FileSource, source_of: Mapping[str, FileSource]) -> bool:
         keyword = "ADD" if isinstance(instruction, ins.Add) else "COPY"
         root = await self.root_tree()
-        plan = CopyPlan(root, resolve_ownership(self._own_files(root), instruction.chown, instruction.chmod))
+        own_files = FileSource(root, self._contents())
+        ownership = resolve_ownership(own_files, instruction.chown, instruction.chmod)
+        plan = CopyPlan(MergedTree() if instruction.link else root, ownership)
+        source = source_of[instruction.from_] if instruction.from_ else context
         several = len(instruction.sources) > 1
         if several and not instruction.destination.endswith("/"):
             raise DockerfileError(
                 f"When using {keyword} with more than one source file, the destination must be a directory and end with a /"
             )
-        destination = _destination(self.state.run, instruction.destination)
-        source = source_of[instruction.from_] if instruction.from_ else context
         for name in instruction.sources:
-            if name.startswith("<<"):
-                self._plan_heredoc(plan, instruction, name, destination, several=several)
-                continue
-            if isinstance(instruction, ins.Add) and name.startswith(_REMOTE):
-                raise UnsupportedInstruction("ADD from a URL")
-            found = find(source, name, keyword)
-            several = several or len(found) > 1
-            if isinstance(instruction, ins.Add) and instruction.unpack is not False:
-                found = await self._plan_archives(plan, found, source, destination)
-            plan.add_from(
-                source,
-                found,
-                destination,
-                into_directory=several,
-                keep_owner=bool(instruction.from_),
-                exclude=instruction.exclude,
-            )
+            await self._plan_source(plan, instruction, name, source, several=several)
         if not plan.items:
             raise DockerfileError(f"{keyword} failed: no source files were specified")
-        await self._write_plan(plan, config.described(self.state.run, instruction))
+        return await self._write_plan(plan, config.described(self.state.run, instruction))
+
+    async def _plan_source(
+        self, plan: CopyPlan, instruction: ins.Copy, name: str, source: FileSource, *, several: bool
+    ) -> None:
+        destination = _destination(self.state.run, instruction.destination)
+        if name.startswith("<<"):
+            self._plan_heredoc(plan, instruction, name, destination, several=several)
+            return
+        keyword = "COPY"
+        if isinstance(instruction, ins.Add):
+            keyword = "ADD"
+            if name.startswith(_REMOTE):
+                raise UnsupportedInstruction("ADD from a URL")
+        found = find(source, name, keyword)
+        several = several or len(found) > 1
+        if isinstance(instruction, ins.Add) and instruction.unpack is not False:
+            found = await self._plan_archives(plan, found, source, destination)
+        plan.add_from(
+            source,
+            found,
+            destination,
+            into_directory=several,
+            keep_owner=bool(instruction.from_),
+            exclude=instruction.exclude,
+            parents=instruction.parents,
+        )
 
     def _plan_heredoc(
         self, plan: CopyPlan, instruction: ins.Copy, name: str, destination: str, *, several: bool
@@ -227,83 +284,121 @@ class StageBuilder:
     ) -> list[Found]:
         """Plan the contents of those files that are archives; returns the others."""
         others: list[Found] = []
+        limits, directory = self._workshop.intake.limits, self._workshop.directory
         for path, node in found:
-            limits, directory = self._workshop.intake.limits, self._workshop.directory
-            archive = await open_archive(source, node, directory, limits) if node.is_regular and node.size else None
+            is_candidate = node.is_regular and node.size > 0
+            archive = await open_archive(source, path, node, directory, limits) if is_candidate else None
             if archive is None:
                 others.append((path, node))
             else:
                 plan.add_tree(archive, destination)
         return others
 
-    def _own_files(self, root: MergedTree) -> FileSource:
-        return FileSource(root, [self._workshop.intake.content.path(d) for d in self.state.config.diff_ids])
-
-    async def _workdir(self, instruction: ins.Workdir) -> None:
+    async def _workdir(self, instruction: ins.Workdir) -> bool:
         run = config.change(self.state.run, instruction)
         plan = CopyPlan(await self.root_tree(), Ownership())
         plan.make_directory(str(run["WorkingDir"]))
-        if plan.items:
-            await self._write_plan(plan, config.described(self.state.run, instruction), run=run)
+        if not plan.items:
+            return await self._change_config(instruction)
+        return await self._write_plan(plan, config.described(self.state.run, instruction), run=run)
+
+    async def _write_plan(self, plan: CopyPlan, created_by: str, run: Mapping[str, Any] | None = None) -> bool:
+        items = plan.items
+        if bytes_to_read(items, unknown_only=True) < _SMALL_BYTES:
+            digest = await asyncio.to_thread(plan_digest, items)
         else:
-            await self._change_config(instruction)
+            digest = await run_in_worker(plan_digest, (), items)
 
-    async def _write_plan(self, plan: CopyPlan, created_by: str, run: Mapping[str, Any] | None = None) -> None:
-        digest = await asyncio.to_thread(plan.digest)
-        key = BuildCache.key(self.state.image_id, "copy", "" if run is None else created_by, digest)
-        if await self._reuse(key):
-            return
-        content, trees = self._workshop.intake.content, self._workshop.intake.trees
-        tar, tree = content.temporary_path(), trees.temporary_path()
-        layer = await asyncio.to_thread(plan.write, tar, tree)
-        await self._commit_layer(key, created_by, layer, tar, tree, run=run)
+        async def produce(tar: Path, tree: Path) -> IngestedLayer | None:
+            clamp_ns = self._workshop.clamp_ns
+            if bytes_to_read(items) < _SMALL_BYTES and len(items) < _SMALL_ITEMS:
+                return await asyncio.to_thread(write_plan, items, tar, tree, clamp_ns)
+            return await run_in_worker(write_plan, (), items, tar, tree, clamp_ns)
 
-    async def _commit_layer(
+        return await self._step(step_key("copy", digest, self._epoch()), created_by, produce, run=run)
+
+    # what all steps have in common
+
+    def _epoch(self) -> str:
+        epoch = self._workshop.request.source_date_epoch_s
+        return "" if epoch is None else str(epoch)
+
+    async def _step(
         self,
         key: str,
         created_by: str,
-        layer: IngestedLayer | None,
-        tar: Path,
-        tree: Path,
-        run: Mapping[str, Any] | None = None,
-    ) -> None:
-        if layer is not None:
-            self._workshop.intake.adopt(layer, self._workshop.lease, tar, tree)
-        await self._commit(key, created_by, run=run, layer=DiffID(layer.diff_id) if layer else None)
-
-    async def _commit(
-        self,
-        key: str,
-        created_by: str,
+        produce: Produce | None = None,
         *,
         run: Mapping[str, Any] | None = None,
-        layer: DiffID | None = None,
         author: str | None = None,
+    ) -> bool:
+        """Find a step's outcome or make it, and go on from there; returns whether it was found."""
+        workshop = self._workshop
+        async with workshop.cache.computing(key):
+            outcome = await self._find(key)
+            cached = outcome is not None
+            if outcome is None:
+                layer = None
+                if produce is not None:
+                    async with workshop.slots, self._scratch_layer() as (tar, tree):
+                        made = await produce(tar, tree)
+                        if made is not None:
+                            workshop.intake.adopt(made, workshop.lease, tar, tree)
+                            layer = DiffID(made.diff_id)
+                outcome = Outcome(layer, self._now())
+                workshop.fresh[key] = outcome
+                await workshop.cache.put(key, outcome, created_by)
+        await self._go_on(outcome, created_by, run=run, author=author)
+        return cached
+
+    async def _find(self, key: str) -> Outcome | None:
+        outcome = self._workshop.fresh.get(key)
+        if outcome is None and self._use_cache:
+            outcome = await self._workshop.cache.find(key)
+        if outcome is not None and outcome.layer is not None:
+            self._workshop.lease.add(outcome.layer)
+        return outcome
+
+    def _now(self) -> str:
+        return timestamp(epoch_s=self._workshop.request.source_date_epoch_s)
+
+    @asynccontextmanager
+    async def _scratch_layer(self) -> AsyncIterator[tuple[Path, Path]]:
+        """Names for a layer's tar and tree on their way; nothing under them is left."""
+        intake = self._workshop.intake
+        tar, tree = intake.content.temporary_path(), intake.trees.temporary_path()
+        try:
+            yield tar, tree
+        finally:
+            tar.unlink(missing_ok=True)
+            tree.unlink(missing_ok=True)
+
+    async def _go_on(
+        self, outcome: Outcome, created_by: str, *, run: Mapping[str, Any] | None, author: str | None
     ) -> None:
+        """Make the image that the step amounts to, unless it is there already."""
         state, workshop = self.state, self._workshop
-        entry = History(created=timestamp(), created_by=created_by, empty_layer=layer is None, author=author)
-        made = append(state.config, entry, layer=layer, run=run if run is not None else state.run, author=author)
-        sizes = [workshop.intake.content.size(d) for d in made.diff_ids]
-        image = await workshop.images.add(made, plain_manifest(made, sizes), parent=state.image_id)
-        await workshop.cache.put(key, image.image_id)
-        self._move_to(image)
+        entry = History(
+            created=outcome.created, created_by=created_by, empty_layer=outcome.layer is None, author=author
+        )
+        run = run if run is not None else state.run
+        made = append(state.config, entry, layer=outcome.layer, run=run, author=author)
+        if made.image_id in workshop.images:
+            image = workshop.images.get(made.image_id)
+        else:
+            sizes = [workshop.intake.content.size(d) for d in made.diff_ids]
+            image = await workshop.images.add(made, plain_manifest(made, sizes), parent=state.image_id)
+        workshop.lease.add(*image.blobs)
+        state.config = image.config
+        state.image_id = image.image_id
+        state.run = dict(image.config.run_document)
 
-    async def _reuse(self, key: str) -> bool:
-        if not self._workshop.use_cache:
-            return False
-        image_id = await self._workshop.cache.find(key)
-        if image_id is None:
-            return False
-        await self._workshop.report(" ---> Using cache\n")
-        image = self._workshop.images.get(image_id)
-        self._workshop.lease.add(*image.blobs)
-        self._move_to(image)
-        return True
 
-    def _move_to(self, image: Image) -> None:
-        self.state.config = image.config
-        self.state.image_id = image.image_id
-        self.state.run = dict(image.config.run_document)
+def _apply(state: StageState, trees: Sequence[Path]) -> None:
+    assert state.tree is not None
+    for path in trees:
+        apply_layer(state.tree, load(path), state.layers_in_tree)
+        state.layers_in_tree += 1
 
 
 def _command(run: Mapping[str, Any], instruction: ins.Run) -> tuple[list[str], list[tuple[str, str]]]:
@@ -329,10 +424,3 @@ def _destination(run: Mapping[str, Any], text: str) -> str:
     path = config.working_directory(run, text)
     is_directory = text.endswith(("/", "/.")) or text in (".", "./")
     return path.rstrip("/") + "/" if is_directory else path
-
-
-def new_state(image: Image | None) -> StageState:
-    """The state of a stage at its beginning: over an image, or from scratch."""
-    if image is None:
-        return StageState(ImageConfig.empty(), None, config.with_default_path({}))
-    return StageState(image.config, image.image_id, config.with_default_path(image.config.run_document))

@@ -153,7 +153,7 @@ async def open_engine(options: EngineOptions) -> Engine:
     processes.open(ids)
     intake = LayerIntake(content, trees, options.layer_limits)
     runner = StepRunner(run_root / "build", snapshots, networks, runtime, options.cgroup_parent)
-    builder = Builder(root / "build", images, intake, runner, BuildCache(database, images))
+    builder = Builder(root / "build", images, intake, runner, BuildCache(database, content))
     await builder.open()
     removal = ImageRemoval(images, content, trees, lowers, lambda image_id: _users(containers, image_id))
     await removal.collect_garbage()

@@ -41,7 +41,7 @@ def plain_manifest(config: ImageConfig, layer_sizes: Sequence[int]) -> Manifest:
     return Manifest.build(pointer, layers)
 
 
-def timestamp(now: datetime | None = None) -> str:
-    """RFC 3339 in UTC with nanosecond digits, as image configs have it."""
-    moment = now or datetime.now(UTC)
+def timestamp(now: datetime | None = None, *, epoch_s: int | None = None) -> str:
+    """RFC 3339 in UTC with nanosecond digits, as image configs have it; *epoch_s* takes the place of now (SOURCE_DATE_EPOCH)."""
+    moment = now or (datetime.now(UTC) if epoch_s is None else datetime.fromtimestamp(epoch_s, UTC))
     return moment.strftime("%Y-%m-%dT%H:%M:%S.%f") + "000Z"

@@ -8,6 +8,7 @@ extracted later, is refused by name.
 from __future__ import annotations
 
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,6 +56,10 @@ _METADATA = (b"x", b"g", b"X", b"L", b"K")
 _NOTHING = Extended()
 
 
+OnFile = Callable[[int, int], None]
+"""Told of each regular file when its header was read: where its bytes begin in the tar, and how many there are."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """How large a layer may be: bytes of the uncompressed tar, and entries."""
@@ -66,7 +71,8 @@ class Limits:
 class Scanner:
     """Reads a tar that is fed to it; ``finish`` gives the tree. Every method raises InvalidLayer for what is refused."""
 
-    def __init__(self, limits: Limits = Limits()) -> None:
+    def __init__(self, limits: Limits = Limits(), on_file: OnFile | None = None) -> None:
+        self._on_file = on_file
         self.tree = LayerTree()
         self.entries = 0
         self._limits = limits
@@ -186,8 +192,11 @@ class Scanner:
         end = (found.data_at if header.kind == b"S" else start + BLOCK) + size
         self._check_size(self._position + end)
         node = self._add(header, extended, found.real_size, self._position + found.data_at)
-        if found.pairs is not None and node is not None and node.is_regular:
-            self._make_sparse(node, found, end - found.data_at)
+        if node is not None and node.is_regular:
+            if found.pairs is not None:
+                self._make_sparse(node, found, end - found.data_at)
+            elif self._on_file is not None:
+                self._on_file(node.offset, node.size)
         self._padding = _padded(end - start) - (end - start)
         return _padded(end - start)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -121,7 +121,7 @@ class Response:
 class StreamingResponse:
     """A response whose body is made while it is sent; each item is sent at once. The iterator is closed in the end."""
 
-    body: AsyncIterator[bytes]
+    body: AsyncIterable[bytes]
     content_type: str = "application/json"
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from typing import Any
 
 import msgspec
 
 from lamina.api.errors import error_body
-from lamina.build.builder import BuildRequest, PreparedBuild
+from lamina.build.builder import PreparedBuild
 from lamina.build.errors import CommandFailed
+from lamina.build.request import BuildRequest
 from lamina.daemon.http import Request, StreamingResponse
 from lamina.daemon.http.connection import ClientGone
 from lamina.daemon.http.message import InvalidRequest, encode_json
+from lamina.daemon.render.builds import Transcript
 from lamina.daemon.router import Route
 from lamina.engine import Engine
 from lamina.engine.events import Event
@@ -27,8 +28,6 @@ from lamina.oci.reference import Reference
 
 _log = logging.getLogger(__name__)
 _NOTHING = ("", "0", "null", "[]", "{}", "false", "no", "none")
-_QUEUED_TEXTS = 16
-_WITHHELD_TEXTS = 1024
 _NETWORKS = {"": "bridge", "default": "bridge", "bridge": "bridge", "host": "host", "none": "none"}
 _UNSUPPORTED = ("squash", "remote", "outputs", "memory", "memswap", "cpushares", "cpusetcpus", "cpusetmems", "cpuperiod",
                 "cpuquota", "ulimits", "cgroupparent", "securityopt", "pull", "cachefrom")  # fmt: skip
@@ -49,33 +48,34 @@ class _Builds:
         async with AsyncExitStack() as stack:
             preparing = self._engine.builder.prepare(wanted, aiter(request.body))
             prepared = await stack.enter_async_context(preparing)
-            # the stream takes over what was received
-            return StreamingResponse(self._progress(request, wanted, prepared, stack.pop_all()))
+            received = stack.pop_all()
+            return StreamingResponse(_Receiving(self._progress(request, wanted, prepared), received))
         raise AssertionError("unreachable")
 
     async def _progress(
-        self, request: Request, wanted: BuildRequest, prepared: PreparedBuild, received: AsyncExitStack
-    ) -> AsyncIterator[bytes]:
+        self, request: Request, wanted: BuildRequest, prepared: PreparedBuild
+    ) -> AsyncGenerator[bytes, None]:
         """The progress lines as they come; if the client goes away, the build ends."""
-        transcript = _Transcript(quiet=request.flag("q"))
-        async with received:
-            work = asyncio.ensure_future(self._engine.builder.track(prepared.run(transcript.tell)))
-            work.add_done_callback(lambda _: transcript.end())
-            gone = asyncio.ensure_future(request.disconnected.wait())
-            gone.add_done_callback(lambda _: transcript.end())
-            try:
-                async for text in transcript:
-                    yield _line({"stream": text})
-                if not work.done():
-                    raise ClientGone("the client of a build went away")
-                for line in self._outcome(work, wanted, transcript):
-                    yield line
-            finally:
-                gone.cancel()
-                work.cancel()
-                await asyncio.wait((work,))
+        transcript = Transcript(quiet=request.flag("q"))
+        work = asyncio.ensure_future(self._engine.builder.track(_told(prepared, transcript)))
+        work.add_done_callback(lambda _: transcript.end())
+        gone = asyncio.ensure_future(request.disconnected.wait())
+        gone.add_done_callback(lambda _: transcript.end())
+        try:
+            async for text in transcript:
+                yield _line({"stream": text})
+            if not work.done():
+                raise ClientGone("the client of a build went away")
+            for line in self._outcome(work, wanted, transcript):
+                yield line
+        finally:
+            gone.cancel()
+            work.cancel()
+            await asyncio.wait((work,))
 
-    def _outcome(self, work: asyncio.Future[ImageID], wanted: BuildRequest, transcript: _Transcript) -> list[bytes]:
+    def _outcome(
+        self, work: asyncio.Future[list[ImageID]], wanted: BuildRequest, transcript: Transcript
+    ) -> list[bytes]:
         error = CancelledBuild() if work.cancelled() else work.exception()
         if error is not None:
             if not isinstance(error, LaminaError):
@@ -84,7 +84,7 @@ class _Builds:
             code = {"code": error.code} if isinstance(error, CommandFailed) else {}
             told = [_line({"stream": text}) for text in transcript.withheld]
             return [*told, _line({"errorDetail": {**code, **body}, "error": body["message"]})]
-        image_id = work.result()
+        image_id = work.result()[-1]
         self._engine.events.publish(Event("image", "build", image_id, {"name": image_id}))
         if transcript.quiet:
             return [_line({"stream": f"{image_id}\n"})]
@@ -93,50 +93,27 @@ class _Builds:
         return [_line({"aux": {"ID": str(image_id)}}), *(_line({"stream": text}) for text in texts)]
 
 
+class _Receiving:
+    """A stream that holds what was received for it, and lets go of it also when nobody ever read from it."""
+
+    def __init__(self, lines: AsyncGenerator[bytes, None], received: AsyncExitStack) -> None:
+        self._lines = lines
+        self._received = received
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._lines
+
+    async def aclose(self) -> None:
+        """End the build, then remove its context."""
+        await self._lines.aclose()
+        await self._received.aclose()
+
+
 class CancelledBuild(Unavailable):
     """The daemon is ending."""
 
     def __init__(self) -> None:
         super().__init__("the build was cancelled: the daemon is shutting down")
-
-
-class _Transcript:
-    """The progress texts between a build and its client. A client that is behind makes the build wait.
-
-    With *quiet* the texts are withheld, the last of them for the case that the build fails.
-    """
-
-    def __init__(self, *, quiet: bool) -> None:
-        self.quiet = quiet
-        self.withheld: deque[str] = deque(maxlen=_WITHHELD_TEXTS)
-        self._texts: asyncio.Queue[str] = asyncio.Queue(_QUEUED_TEXTS)
-        self._ended = asyncio.Event()
-
-    async def tell(self, text: str) -> None:
-        """Take a text from the build."""
-        if self.quiet:
-            self.withheld.append(text)
-        else:
-            await self._texts.put(text)
-
-    def end(self) -> None:
-        """No text will come, or nobody will read it."""
-        self._ended.set()
-
-    async def __aiter__(self) -> AsyncIterator[str]:
-        ended = asyncio.ensure_future(self._ended.wait())
-        try:
-            while True:
-                text = asyncio.ensure_future(self._texts.get())
-                await asyncio.wait((text, ended), return_when=asyncio.FIRST_COMPLETED)
-                if not text.done():
-                    text.cancel()
-                    break
-                yield text.result()
-            while not self._texts.empty():
-                yield self._texts.get_nowait()
-        finally:
-            ended.cancel()
 
 
 def _read_request(request: Request) -> BuildRequest:
@@ -152,17 +129,37 @@ def _read_request(request: Request) -> BuildRequest:
     if network not in _NETWORKS:
         raise Unsupported(f"build network {network!r}: lamina has the networks bridge, host and none so far")
     hosts = [h for text in request.query_all("extrahosts") for h in text.split(",") if h]
+    build_args = _map(request, "buildargs")
     return BuildRequest(
         dockerfile=request.query("dockerfile") or "Dockerfile",
         tags=[Reference.parse_tagged(text) for text in request.query_all("t") if text],
-        build_args=_map(request, "buildargs"),
+        build_args=build_args,
         labels=_map(request, "labels"),
-        target=request.query("target"),
+        targets=[name for name in (request.query("target"),) if name],
+        source_date_epoch_s=_epoch(build_args),
         use_cache=not request.flag("nocache"),
         network=_NETWORKS[network],
         extra_hosts=hosts,
         shm_size=request.integer("shmsize") or 64 << 20,
     )
+
+
+def _epoch(build_args: Mapping[str, str]) -> int | None:
+    """SOURCE_DATE_EPOCH as reproducible-builds.org has it: seconds, given as a build argument."""
+    text = build_args.get("SOURCE_DATE_EPOCH", "")
+    if not text:
+        return None
+    if not text.isdigit() or len(text) > 11:
+        raise InvalidRequest(f"invalid SOURCE_DATE_EPOCH: {text}")
+    return int(text)
+
+
+async def _told(prepared: PreparedBuild, transcript: Transcript) -> list[ImageID]:
+    try:
+        return await prepared.run(transcript.tell)
+    except LaminaError:
+        await transcript.flush()
+        raise
 
 
 def _map(request: Request, name: str) -> dict[str, str]:

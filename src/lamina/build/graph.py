@@ -1,0 +1,69 @@
+"""The stages of a Dockerfile as a graph: which stands on which or copies from it, and which a target needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from lamina.build.errors import TargetNotFound
+from lamina.build.mounts import RunMount
+from lamina.dockerfile import Dockerfile, DockerfileError, Stage
+from lamina.dockerfile import instructions as ins
+
+
+class StageGraph:
+    """The stages, with their bases' names expanded by the global arguments. Raises DockerfileError for two stages of one name."""
+
+    def __init__(self, dockerfile: Dockerfile, global_args: Mapping[str, str]) -> None:
+        self.dockerfile = dockerfile
+        self.stages: Sequence[Stage] = dockerfile.stages
+        self.bases = [s.base.expanded(global_args, dockerfile.escape) for s in dockerfile.stages]
+        seen: set[str] = set()
+        for stage in dockerfile.stages:
+            if stage.name and stage.name in seen:
+                raise dockerfile.error(DockerfileError(f"duplicate name {stage.name}"), stage.base)
+            seen.add(stage.name)
+
+    def called(self, name: str, *, before: int | None = None) -> Stage | None:
+        """The last stage, of those before number *before*, that has this name or number."""
+        for stage in reversed(self.stages[:before]):
+            if name and (stage.name == name.lower() or str(stage.index) == name):
+                return stage
+        return None
+
+    def targets(self, names: Sequence[str]) -> list[Stage]:
+        """The stages to be built; the last one if none is named. Raises TargetNotFound."""
+        found = []
+        for name in names:
+            stage = self.called(name)
+            if stage is None:
+                raise TargetNotFound(name)
+            found.append(stage)
+        return found or [self.stages[-1]]
+
+    def needed(self, targets: Iterable[Stage]) -> list[Stage]:
+        """The stages that the targets stand on or copy from, and these, in the Dockerfile's order."""
+        needed: set[int] = set()
+        queue = [stage.index for stage in targets]
+        while queue:
+            index = queue.pop()
+            if index in needed:
+                continue
+            needed.add(index)
+            found = (self.called(name, before=index) for name in self._names(index))
+            queue += [stage.index for stage in found if stage is not None]
+        return [stage for stage in self.stages if stage.index in needed]
+
+    def _names(self, index: int) -> Iterable[str]:
+        yield self.bases[index].image
+        for instruction in self.stages[index].instructions:
+            yield from named_sources(instruction)
+
+
+def named_sources(instruction: ins.Instruction) -> list[str]:
+    """The stages, images and contexts that an instruction takes files from."""
+    if isinstance(instruction, ins.Copy):
+        return [instruction.from_] if instruction.from_ else []
+    if isinstance(instruction, ins.Run):
+        mounts = [RunMount.parse(text) for text in instruction.mounts]
+        return [mount.from_ for mount in mounts if mount.from_]
+    return []

@@ -1,0 +1,32 @@
+"""What a build is asked to do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lamina.oci.reference import Reference
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """A build's options. ``targets`` empty means the last stage; ``source_date_epoch_s`` bounds every time that the image has.
+
+    ``secrets`` are values by ID, which reach nothing but the file that a step asks for; ``ssh`` are agents' sockets by ID.
+    """
+
+    dockerfile: str = "Dockerfile"
+    tags: Sequence[Reference] = ()
+    build_args: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    targets: Sequence[str] = ()
+    use_cache: bool = True
+    no_cache_filter: frozenset[str] = frozenset()
+    network: str = "bridge"
+    extra_hosts: Sequence[str] = ()
+    shm_size: int = 64 << 20
+    jobs: int = 4
+    source_date_epoch_s: int | None = None
+    secrets: Mapping[str, bytes] = field(default_factory=dict)
+    ssh: Mapping[str, Path] = field(default_factory=dict)

@@ -1,0 +1,199 @@
+"""The solver: stages are carried out side by side, each as soon as what it stands on and copies from is there.
+
+A stage is a task. It waits for its base at once, and for a stage that it copies from only when it comes to that instruction, so that all
+it can do before is done by then. Stages refer to earlier ones alone, so nobody waits in a circle. The first failure cancels the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+from lamina.build import progress
+from lamina.build.errors import BuildFailed
+from lamina.build.graph import StageGraph, named_sources
+from lamina.build.source import FileSource
+from lamina.build.stage import PREDEFINED_ARGS, StageBuilder, Workshop, new_state
+from lamina.dockerfile import Dockerfile, DockerfileError, Stage
+from lamina.dockerfile import instructions as ins
+from lamina.dockerfile.parser import parse_line
+from lamina.dockerfile.words import expand_word
+from lamina.image.store import Image
+from lamina.oci.platform import Platform
+
+
+class Solver:
+    """One run over one graph."""
+
+    def __init__(
+        self, graph: StageGraph, workshop: Workshop, context: FileSource, arguments: Mapping[str, str]
+    ) -> None:
+        self._graph = graph
+        self._workshop = workshop
+        self._context = context
+        self._arguments = arguments
+        self._stages: dict[int, asyncio.Task[StageBuilder]] = {}
+        self._steps: dict[int, list[progress.Step]] = {}
+
+    async def solve(self, targets: Sequence[Stage]) -> list[Image]:
+        """Carry out what the targets need and return their images. Raises the first failure of any stage."""
+        needed = self._graph.needed(targets)
+        steps = self._number_steps(needed, targets[-1])
+        await self._workshop.tell(progress.Planned((-1, *(stage.index for stage in needed))))
+        for step in steps[: len(self._graph.dockerfile.global_args)]:
+            await self._workshop.tell(progress.StepBegan(step))
+        await self._workshop.tell(progress.StageEnded(-1))
+        await self._carry_out(needed, targets[-1])
+        images = [self._image_of(self._stages[stage.index].result()) for stage in targets]
+        await self._warn_of_unused_args()
+        return images
+
+    async def _carry_out(self, needed: Sequence[Stage], last: Stage) -> None:
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for stage in needed:
+                    work = self._stage(stage, labelled=stage is last)
+                    self._stages[stage.index] = tasks.create_task(work)
+        except BaseExceptionGroup as failures:
+            raise _first(failures) from None
+
+    def _number_steps(self, needed: Sequence[Stage], last: Stage) -> list[progress.Step]:
+        """Number every step that is going to be told of, in the Dockerfile's order."""
+        sources = [(-1, "", argument.source) for argument in self._graph.dockerfile.global_args]
+        for stage in needed:
+            rows = [self._graph.bases[stage.index].source, *(i.source for i in stage.instructions)]
+            labels = self._workshop.request.labels
+            if stage is last and labels:
+                rows.append("LABEL " + " ".join(f"{k}={v}" for k, v in labels.items()))
+            sources += [(stage.index, stage.name, source) for source in rows]
+        steps = [
+            progress.Step(number, len(sources), index, name, source)
+            for number, (index, name, source) in enumerate(sources, 1)
+        ]
+        for step in steps:
+            self._steps.setdefault(step.stage, []).append(step)
+        return steps
+
+    async def _stage(self, stage: Stage, *, labelled: bool) -> StageBuilder:
+        tell = self._workshop.tell
+        first, *steps = self._steps[stage.index]
+        await tell(progress.StepBegan(first))
+        image = await self._base_image(stage)
+        request = self._workshop.request
+        builder = StageBuilder(
+            self._workshop,
+            new_state(image),
+            escape=self._graph.dockerfile.escape,
+            global_args=self._arguments,
+            use_cache=request.use_cache and not {stage.name, str(stage.index)} & request.no_cache_filter,
+        )
+        if image is not None:
+            self._workshop.lease.add(*image.blobs)
+        await self._run_triggers(builder, image, first, stage)
+        await tell(progress.StepEnded(first, builder.state.image_id))
+        for instruction, step in zip(stage.instructions, steps, strict=False):
+            await tell(progress.StepBegan(step))
+            try:
+                cached = await self._instruction(builder, instruction, step, stage)
+            except DockerfileError as error:
+                raise self._graph.dockerfile.error(error, instruction) from None
+            await tell(progress.StepEnded(step, builder.state.image_id, cached))
+        if labelled and request.labels:
+            await tell(progress.StepBegan(steps[-1]))
+            cached = await builder.add_labels(list(request.labels.items()))
+            await tell(progress.StepEnded(steps[-1], builder.state.image_id, cached))
+        await tell(progress.StageEnded(stage.index))
+        return builder
+
+    async def _instruction(
+        self, builder: StageBuilder, instruction: ins.Instruction, step: progress.Step, stage: Stage
+    ) -> bool:
+        sources = {name: await self._source(name, stage) for name in named_sources(instruction)}
+        return await builder.carry_out(instruction, step, self._context, sources)
+
+    async def _run_triggers(
+        self, builder: StageBuilder, image: Image | None, step: progress.Step, stage: Stage
+    ) -> None:
+        """The base's ONBUILD instructions, which are used up by this."""
+        triggers = list(image.config.run.on_build or []) if image is not None else []
+        if not triggers:
+            return
+        await self._workshop.tell(progress.TriggersBegan(step, len(triggers)))
+        builder.state.run["OnBuild"] = None
+        for trigger in triggers:
+            await self._instruction(builder, parse_line(trigger), step, stage)
+
+    async def _base_image(self, stage: Stage) -> Image | None:
+        base = self._graph.bases[stage.index]
+        earlier = self._graph.called(base.image, before=stage.index)
+        if earlier is not None:
+            builder = await self._finished(earlier)
+            image_id = builder.state.image_id
+            return self._workshop.images.get(image_id) if image_id is not None else None
+        if base.image == "scratch":
+            return None
+        dockerfile = self._graph.dockerfile
+        if not base.image:
+            raise dockerfile.error(DockerfileError(f"base name ({stage.base.image}) should not be blank"), stage.base)
+        if base.platform and not Platform.of_host().matches(Platform.parse(base.platform)):
+            raise BuildFailed(f"FROM --platform={base.platform}: this host builds for {Platform.of_host()} only")
+        return self._workshop.images.find(base.image)
+
+    async def _source(self, name: str, stage: Stage) -> FileSource:
+        """What a --from names: a stage by name or number, or an image."""
+        earlier = self._graph.called(name, before=stage.index)
+        if earlier is not None:
+            return await (await self._finished(earlier)).file_source(f"stage {name}")
+        if name.isdigit():
+            raise DockerfileError(f"invalid from flag value {name}: index out of bounds")
+        image = self._workshop.images.find(name)
+        self._workshop.lease.add(*image.blobs)
+        builder = StageBuilder(self._workshop, new_state(image), escape="\\", global_args={})
+        return await builder.file_source(f"image {name}")
+
+    async def _finished(self, stage: Stage) -> StageBuilder:
+        # shielded: a stage that waits and is cancelled must not cancel the one that others wait for too
+        return await asyncio.shield(self._stages[stage.index])
+
+    def _image_of(self, builder: StageBuilder) -> Image:
+        if builder.state.image_id is None:
+            raise BuildFailed("No image was generated. Is your Dockerfile empty?")
+        return self._workshop.images.get(builder.state.image_id)
+
+    async def _warn_of_unused_args(self) -> None:
+        dockerfile = self._graph.dockerfile
+        declared = {name for i in dockerfile.global_args for name, _ in i.pairs}
+        declared |= {n for s in dockerfile.stages for i in s.instructions if isinstance(i, ins.Arg) for n, _ in i.pairs}
+        unused = [n for n in self._workshop.request.build_args if n not in declared and n not in PREDEFINED_ARGS]
+        if unused:
+            await self._workshop.tell(
+                progress.Warned(f"[Warning] One or more build-args [{' '.join(unused)}] were not consumed\n")
+            )
+
+
+def global_args(dockerfile: Dockerfile, build_args: Mapping[str, str]) -> dict[str, str]:
+    """The ARGs before the first FROM, and the platform's, which every Dockerfile has."""
+    host = Platform.of_host()
+    values: dict[str, str] = {}
+    for side in ("TARGET", "BUILD"):
+        values |= {
+            f"{side}PLATFORM": str(host),
+            f"{side}OS": host.os,
+            f"{side}ARCH": host.architecture,
+            f"{side}VARIANT": "",
+        }
+    for instruction in dockerfile.global_args:
+        for name, default in instruction.pairs:
+            given = build_args.get(name)
+            if given is not None or default is not None:
+                text = expand_word(default or "", values, dockerfile.escape)
+                values[name] = given if given is not None else text
+    return values
+
+
+def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The failure that came first; the others are of stages that waited for it."""
+    failure: BaseException = failures
+    while isinstance(failure, BaseExceptionGroup):
+        failure = failure.exceptions[0]
+    return failure
