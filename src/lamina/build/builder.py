@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine
@@ -12,9 +14,11 @@ from typing import Any
 
 from lamina.build import progress
 from lamina.build.cache import BuildCache
-from lamina.build.context import read_dockerfile, receive_context
+from lamina.build.context import read_dockerfile, read_local_dockerfile, receive_context
+from lamina.build.directory import scan_directory
+from lamina.build.errors import ContextNotHere
 from lamina.build.graph import StageGraph
-from lamina.build.request import BuildRequest
+from lamina.build.request import BuildRequest, LocalContext
 from lamina.build.running import StepRunner
 from lamina.build.solver import Solver, global_args
 from lamina.build.source import FileSource
@@ -24,6 +28,9 @@ from lamina.dockerfile import parse
 from lamina.image.intake import LayerIntake
 from lamina.image.store import ImageStore
 from lamina.oci.digest import ImageID
+
+_KEPT = frozenset({"contexts", "mounts"})
+"""What outlives a build: digests of local contexts, and cache mounts."""
 
 
 class Builder:
@@ -41,8 +48,10 @@ class Builder:
 
     async def open(self) -> None:
         """Remove what builds of a killed daemon left."""
-        shutil.rmtree(self._root, ignore_errors=True)
-        self._root.mkdir(parents=True)
+        self._root.mkdir(parents=True, exist_ok=True)
+        for path in self._root.iterdir():
+            if path.name not in _KEPT:
+                shutil.rmtree(path, ignore_errors=True)
         await self._runner.open()
 
     async def close(self) -> None:
@@ -71,7 +80,27 @@ class Builder:
         with tempfile.TemporaryDirectory(dir=self._root) as scratch, self._intake.content.lease() as lease:
             directory = Path(scratch)
             context = await receive_context(body, directory, self._intake.limits, request.dockerfile)
-            yield PreparedBuild(request, context, lambda tell: self._workshop(request, lease, directory, tell))
+            text = read_dockerfile(context, request.dockerfile)
+            yield PreparedBuild(request, text, context, lambda tell: self._workshop(request, lease, directory, tell))
+
+    @asynccontextmanager
+    async def prepare_local(self, request: BuildRequest, local: LocalContext) -> AsyncIterator[PreparedBuild]:
+        """As ``prepare``, with a directory of this machine, of which nothing is copied.
+
+        Raises ContextNotHere if the client means another directory, BuildFailed if it cannot be read.
+        """
+        _check_identity(local)
+        caches = self._root / "contexts"
+        caches.mkdir(exist_ok=True)
+        cache_path = caches / hashlib.sha256(os.fsencode(local.directory)).hexdigest()
+        with tempfile.TemporaryDirectory(dir=self._root) as scratch, self._intake.content.lease() as lease:
+            directory = Path(scratch)
+            context = await asyncio.to_thread(scan_directory, local.directory, request.dockerfile, cache_path)
+            text = local.dockerfile
+            if text is None:
+                text = read_local_dockerfile(local.directory, request.dockerfile)
+            yield PreparedBuild(request, text, context, lambda tell: self._workshop(request, lease, directory, tell))
+            await asyncio.to_thread(context.save_digests)
 
     def _workshop(self, request: BuildRequest, lease: Lease, directory: Path, tell: progress.Tell) -> Workshop:
         return Workshop(
@@ -91,9 +120,13 @@ class PreparedBuild:
     """A build whose context was received and whose Dockerfile was read."""
 
     def __init__(
-        self, request: BuildRequest, context: FileSource, workshop: Callable[[progress.Tell], Workshop]
+        self,
+        request: BuildRequest,
+        dockerfile_text: bytes,
+        context: FileSource,
+        workshop: Callable[[progress.Tell], Workshop],
     ) -> None:
-        dockerfile = parse(read_dockerfile(context, request.dockerfile), filename=request.dockerfile)
+        dockerfile = parse(dockerfile_text, filename=request.dockerfile)
         self._request = request
         self._context = context
         self._make_workshop = workshop
@@ -111,3 +144,12 @@ class PreparedBuild:
         images = await solver.solve(self._targets)
         await workshop.images.tag(images[-1].image_id, self._request.tags)
         return [image.image_id for image in images]
+
+
+def _check_identity(local: LocalContext) -> None:
+    try:
+        status = os.stat(local.directory)
+    except OSError:
+        raise ContextNotHere(local.directory) from None
+    if (status.st_dev, status.st_ino) != local.identity:
+        raise ContextNotHere(local.directory)

@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections import deque
 from collections.abc import AsyncIterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from lamina.build.errors import DockerfileNotFound
@@ -106,9 +107,20 @@ def ignore_rules(source: FileSource, dockerfile: str) -> IgnoreRules | None:
 
 def read_dockerfile(context: FileSource, name: str) -> bytes:
     """The Dockerfile's bytes. Raises DockerfileNotFound."""
-    names = (name, "dockerfile") if name == "Dockerfile" else (name,)
-    for path in map(os.fsencode, names):
+    for path in map(os.fsencode, _names(name)):
         parts, node = context.tree.resolve(path)
         if node is not None and node.is_regular:
             return context.read(b"/".join(parts), node)
     raise DockerfileNotFound(name)
+
+
+def read_local_dockerfile(directory: Path, name: str) -> bytes:
+    """The Dockerfile of a directory of this machine, also one that .dockerignore leaves out. Raises DockerfileNotFound."""
+    for candidate in _names(name):
+        with suppress(OSError):
+            return (directory / candidate).read_bytes()
+    raise DockerfileNotFound(name)
+
+
+def _names(name: str) -> tuple[str, ...]:
+    return (name, "dockerfile") if name == "Dockerfile" else (name,)

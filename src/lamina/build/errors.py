@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from lamina.errors import InvalidArgument, LaminaError, Unsupported
+from pathlib import Path
+
+from lamina.errors import Conflict, InvalidArgument, LaminaError, Unsupported
 
 
 class BuildFailed(LaminaError):
@@ -33,6 +35,14 @@ class DockerfileNotFound(InvalidArgument):
     def __init__(self, name: str) -> None:
         super().__init__(f"failed to read dockerfile: open {name}: no such file or directory")
         self.name = name
+
+
+class ContextNotHere(Conflict):
+    """A client's directory is not this machine's."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(f"the build context {directory} is not a directory that the daemon sees")
+        self.directory = directory
 
 
 class TargetNotFound(InvalidArgument):

@@ -30,3 +30,16 @@ class BuildRequest:
     source_date_epoch_s: int | None = None
     secrets: Mapping[str, bytes] = field(default_factory=dict)
     ssh: Mapping[str, Path] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LocalContext:
+    """A directory of this machine as the context. The Dockerfile's text, where it is none of the directory's files, comes along.
+
+    *identity* is what the client's stat(2) says of the directory (device, inode), so that a client whose files are others than the
+    daemon's is found out.
+    """
+
+    directory: Path
+    identity: tuple[int, int]
+    dockerfile: bytes | None = None

@@ -87,11 +87,8 @@ class FileSource:
         return any(self.is_visible(below) for below, _ in walk(node, path))
 
     def known_digest(self, path: bytes, node: Node) -> bytes | None:
-        """The sha256 of a regular file's bytes, if it is known without reading them."""
+        """The sha256 of a regular file's bytes, if this source keeps them. May block."""
         return None
-
-    def learn_digest(self, path: bytes, node: Node, digest: bytes) -> None:
-        """Take note of a file's sha256 that somebody found by reading it."""
 
     def read(self, path: bytes, node: Node, limit: int = _MAXIMUM_DOCUMENT) -> bytes:
         """The first bytes of a regular file."""

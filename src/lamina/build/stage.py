@@ -255,11 +255,12 @@ class StageBuilder:
             keyword = "ADD"
             if name.startswith(_REMOTE):
                 raise UnsupportedInstruction("ADD from a URL")
-        found = find(source, name, keyword)
+        found = await asyncio.to_thread(find, source, name, keyword)
         several = several or len(found) > 1
         if isinstance(instruction, ins.Add) and instruction.unpack is not False:
             found = await self._plan_archives(plan, found, source, destination)
-        plan.add_from(
+        await asyncio.to_thread(
+            plan.add_from,
             source,
             found,
             destination,

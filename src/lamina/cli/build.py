@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import os
@@ -11,10 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from lamina.cli.build_view import build_view
 from lamina.cli.grammar import Parser, UsageError
 from lamina.cli.run import parse_size
-from lamina.client.client import Client
+from lamina.client.client import Client, Response
 from lamina.dockerfile.ignore import IgnoreRules
+from lamina.errors import Conflict, NotFound
 
 _READ_BYTES = 1 << 20
 _OUTSIDE = ".dockerfile.outside-the-context"
@@ -24,13 +27,72 @@ _IGNORE = ".dockerignore"
 def build(client: Client, argv: list[str]) -> int:
     """``lamina build``."""
     options = _parser().parse(argv)
+    view = build_view(options.progress, quiet=options.quiet)
+    response = _start_local(client, options, events=view.takes_events)
+    if response is None:
+        if options.secret or options.ssh:
+            raise UsageError("--secret and --ssh need a daemon on this machine")
+        view = build_view("plain", quiet=options.quiet)
+        response = _send(client, options)
+    with view:
+        for line in response.lines():
+            fields = json.loads(line)
+            if "error" in fields:
+                # the message is about the user's own Dockerfile, and the exit code that of the command that failed
+                view.fail(str(fields["error"]))
+                return int((fields.get("errorDetail") or {}).get("code") or 1)
+            view.show(fields)
+    if options.iidfile:
+        Path(options.iidfile).write_text(view.image_id, encoding="ascii")
+    if options.quiet:
+        print(view.image_id)
+    return 0
+
+
+def _start_local(client: Client, options: argparse.Namespace, *, events: bool) -> Response | None:
+    """Let a daemon of this machine read the context where it lies; None if there is no such daemon, or no such context."""
+    if options.path == "-" or not (client.host or "unix:").startswith("unix:"):
+        return None
+    root, text, name = _local_dockerfile(options.path, options.file)
+    status = root.stat()
+    body = {
+        "context": str(root),
+        "device": status.st_dev,
+        "inode": status.st_ino,
+        "dockerfile": name,
+        "dockerfile_text": text,
+        "tags": options.tag,
+        "build_args": _arguments(options.build_arg),
+        "labels": dict(text.partition("=")[::2] for text in options.label),
+        "targets": options.target,
+        "no_cache": options.no_cache,
+        "no_cache_filter": [name for text in options.no_cache_filter for name in text.split(",")],
+        "network": options.network or "",
+        "extra_hosts": options.add_host,
+        "shm_size": parse_size(options.shm_size) if options.shm_size else 0,
+        "jobs": int(options.jobs),
+        "secrets": dict(map(_secret, options.secret)),
+        "ssh": dict(map(_agent, options.ssh)),
+        "quiet": options.quiet,
+        "events": events,
+    }
+    try:
+        return client.request("POST", "/lamina/build", body=body)
+    except (Conflict, NotFound):
+        return None
+
+
+def _send(client: Client, options: argparse.Namespace) -> Response:
+    """Send the context as a tar, as docker does."""
+    if len(options.target) > 1:
+        raise UsageError("several --target need a daemon on this machine")
     chunks, dockerfile = _context(options.path, options.file)
     query = {
         "dockerfile": dockerfile,
         "t": options.tag,
         "buildargs": json.dumps(_arguments(options.build_arg)) if options.build_arg else "",
         "labels": json.dumps(dict(text.partition("=")[::2] for text in options.label)) if options.label else "",
-        "target": options.target,
+        "target": options.target[0] if options.target else "",
         "nocache": options.no_cache,
         "networkmode": options.network,
         "extrahosts": options.add_host,
@@ -39,34 +101,66 @@ def build(client: Client, argv: list[str]) -> int:
         "shmsize": parse_size(options.shm_size) if options.shm_size else "",
         "platform": options.platform,
     }
-    response = client.request("POST", "/build", query, chunks=chunks)
-    image_id = ""
-    for line in response.lines():
-        fields = json.loads(line)
-        if "error" in fields:
-            # the message is about the user's own Dockerfile, and the exit code that of the command that failed
-            print(fields["error"], file=sys.stderr)
-            return int((fields.get("errorDetail") or {}).get("code") or 1)
-        image_id = str((fields.get("aux") or {}).get("ID") or image_id)
-        if options.quiet:
-            image_id = fields.get("stream", "").strip() or image_id
-            continue
-        sys.stdout.write(fields.get("stream", ""))
-        sys.stdout.flush()
-    if options.iidfile:
-        Path(options.iidfile).write_text(image_id, encoding="ascii")
-    if options.quiet:
-        print(image_id)
-    return 0
+    return client.request("POST", "/build", query, chunks=chunks)
+
+
+def _local_dockerfile(path: str, dockerfile: str | None) -> tuple[Path, str | None, str]:
+    """The context's directory; the Dockerfile's text if it lies elsewhere; its name. Raises UsageError."""
+    if not os.path.isdir(path):
+        raise UsageError(f'unable to prepare context: path "{path}" not found')
+    root = Path(path).resolve()
+    if dockerfile == "-":
+        return root, sys.stdin.buffer.read().decode("utf-8", "surrogateescape"), "Dockerfile"
+    file = _dockerfile_path(root, dockerfile)
+    try:
+        return root, None, str(file.resolve().relative_to(root))
+    except ValueError:
+        return root, file.read_bytes().decode("utf-8", "surrogateescape"), file.name
+
+
+def _dockerfile_path(root: Path, dockerfile: str | None) -> Path:
+    file = Path(dockerfile) if dockerfile else root / "Dockerfile"
+    if not dockerfile and not file.exists() and (root / "dockerfile").exists():
+        file = root / "dockerfile"
+    if not file.exists():
+        raise UsageError(
+            f"unable to prepare context: unable to evaluate symlinks in Dockerfile path: {file}: no such file"
+        )
+    return file
+
+
+def _secret(text: str) -> tuple[str, str]:
+    """``id=NAME[,src=FILE|env=VARIABLE]`` as (ID, value in base64). Raises UsageError."""
+    import base64
+
+    fields = dict(part.partition("=")[::2] for part in text.split(","))
+    name = fields.get("id") or fields.get("src", "")
+    source, variable = fields.get("src") or fields.get("source"), fields.get("env")
+    try:
+        value = Path(source).read_bytes() if source else os.environb[os.fsencode(variable or name)]
+    except (OSError, KeyError) as error:
+        raise UsageError(f"failed to read secret {name}: {error}") from None
+    return name, base64.b64encode(value).decode("ascii")
+
+
+def _agent(text: str) -> tuple[str, str]:
+    """``default`` or ``NAME=SOCKET`` as (ID, path of the agent's socket). Raises UsageError."""
+    name, _, path = text.partition("=")
+    path = path or os.environ.get("SSH_AUTH_SOCK", "")
+    if not path:
+        raise UsageError("--ssh: no agent's socket was given and SSH_AUTH_SOCK is not set")
+    return name, os.path.abspath(path)
 
 
 def _parser() -> Parser:
     parser = Parser("build", "[OPTIONS] PATH | -", "Build an image from a Dockerfile")
-    for name in ("target", "iidfile", "network", "shm-size", "platform"):
+    for name in ("iidfile", "network", "shm-size", "platform"):
         parser.value(f"--{name}")
+    parser.value("--jobs", default="4", help="how many steps run at once (default 4)")
+    parser.value("--progress", default="auto", help="auto, tty, plain or rawjson")
     parser.value("-f", "--file")
     parser.values("-t", "--tag")
-    for name in ("build-arg", "label", "add-host"):
+    for name in ("build-arg", "label", "add-host", "target", "no-cache-filter", "secret", "ssh"):
         parser.values(f"--{name}")
     for name in ("no-cache", "pull", "rm", "force-rm"):
         parser.flag(f"--{name}")
@@ -84,13 +178,7 @@ def _context(path: str, dockerfile: str | None) -> tuple[Iterator[bytes], str]:
     root = Path(path)
     if dockerfile == "-":
         return _tar(root, sys.stdin.buffer.read()), _OUTSIDE
-    file = Path(dockerfile) if dockerfile else root / "Dockerfile"
-    if not dockerfile and not file.exists() and (root / "dockerfile").exists():
-        file = root / "dockerfile"
-    if not file.exists():
-        raise UsageError(
-            f"unable to prepare context: unable to evaluate symlinks in Dockerfile path: {file}: no such file"
-        )
+    file = _dockerfile_path(root, dockerfile)
     try:
         return _tar(root, None), str(file.resolve().relative_to(root.resolve()))
     except ValueError:

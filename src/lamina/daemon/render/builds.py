@@ -7,13 +7,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 from lamina.build import progress
+from lamina.oci.digest import ImageID
 
-_QUEUED_TEXTS = 16
+_QUEUED_LINES = 16
+_WITHHELD_TEXTS = 1024
 _KEPT_CHARACTERS = 2 << 20
 _CLIPPED = "[output clipped, log limit 2MiB reached]\n"
+
+
+Fields = dict[str, Any]
 
 
 def classic_text(event: progress.Event) -> str:
@@ -37,17 +43,69 @@ def classic_text(event: progress.Event) -> str:
     return ""
 
 
-class Transcript:
-    """The texts between a build and its client. A client that is behind makes the stage whose turn it is wait.
+class _Lines:
+    """JSON objects between a build and its client; a client that is behind makes ``put`` wait."""
 
-    With *quiet* the texts are withheld, the last of them for the case that the build fails.
+    def __init__(self) -> None:
+        self._lines: asyncio.Queue[Fields] = asyncio.Queue(_QUEUED_LINES)
+        self._ended = asyncio.Event()
+
+    async def put(self, fields: Fields) -> None:
+        await self._lines.put(fields)
+
+    def end(self) -> None:
+        """Nothing more will come, or nobody will read it."""
+        self._ended.set()
+
+    async def __aiter__(self) -> AsyncIterator[Fields]:
+        ended = asyncio.ensure_future(self._ended.wait())
+        try:
+            while True:
+                line = asyncio.ensure_future(self._lines.get())
+                await asyncio.wait((line, ended), return_when=asyncio.FIRST_COMPLETED)
+                if not line.done():
+                    line.cancel()
+                    break
+                yield line.result()
+            while not self._lines.empty():
+                yield self._lines.get_nowait()
+        finally:
+            ended.cancel()
+
+
+class EventStream(_Lines):
+    """Every event as a JSON object, as it happens; ``event`` is its kind."""
+
+    async def tell(self, event: progress.Event) -> None:
+        """Take an event from the build."""
+        fields = {name: getattr(event, name) for name in event.__dataclass_fields__}
+        step = fields.get("step")
+        if step is not None:
+            fields["step"] = {name: getattr(step, name) for name in step.__dataclass_fields__}
+        await self.put({"event": type(event).__name__, **fields})
+
+    async def flush(self) -> None:
+        """Nothing is held back here."""
+
+    def withheld(self) -> list[Fields]:
+        """Nor withheld."""
+        return []
+
+    def conclusion(self, images: Sequence[ImageID], names: Sequence[str]) -> list[Fields]:
+        """What tells that the build is done."""
+        return [{"event": "Built", "images": list(images), "names": list(names)}]
+
+
+class Transcript(_Lines):
+    """The classic texts.
+
+    With *quiet* they are withheld, the last of them for the case that the build fails.
     """
 
     def __init__(self, *, quiet: bool) -> None:
-        self.quiet = quiet
-        self.withheld: deque[str] = deque(maxlen=1024)
-        self._texts: asyncio.Queue[str] = asyncio.Queue(_QUEUED_TEXTS)
-        self._ended = asyncio.Event()
+        super().__init__()
+        self._quiet = quiet
+        self._withheld: deque[str] = deque(maxlen=_WITHHELD_TEXTS)
         self._order: deque[int] = deque()
         self._kept: dict[int, _Kept] = {}
 
@@ -66,28 +124,20 @@ class Transcript:
         while self._order:
             await self._give_out(self._order.popleft())
 
-    def end(self) -> None:
-        """No text will come, or nobody will read it."""
-        self._ended.set()
+    def withheld(self) -> list[Fields]:
+        """What a quiet build that failed has to tell."""
+        return [{"stream": text} for text in self._withheld]
 
-    async def __aiter__(self) -> AsyncIterator[str]:
-        ended = asyncio.ensure_future(self._ended.wait())
-        try:
-            while True:
-                text = asyncio.ensure_future(self._texts.get())
-                await asyncio.wait((text, ended), return_when=asyncio.FIRST_COMPLETED)
-                if not text.done():
-                    text.cancel()
-                    break
-                yield text.result()
-            while not self._texts.empty():
-                yield self._texts.get_nowait()
-        finally:
-            ended.cancel()
+    def conclusion(self, images: Sequence[ImageID], names: Sequence[str]) -> list[Fields]:
+        """What tells that the build is done."""
+        if self._quiet:
+            return [{"stream": f"{images[-1]}\n"}]
+        texts = [f"Successfully built {images[-1].hex[:12]}\n", *(f"Successfully tagged {name}\n" for name in names)]
+        return [{"aux": {"ID": str(images[-1])}}, *({"stream": text} for text in texts)]
 
     async def _take(self, stage: int, text: str) -> None:
         if not self._order or self._order[0] == stage:
-            await self._put(text)
+            await self._tell_text(text)
         else:
             self._kept.setdefault(stage, _Kept()).add(text)
 
@@ -102,13 +152,13 @@ class Transcript:
     async def _give_out(self, stage: int) -> None:
         kept = self._kept.get(stage)
         while kept is not None and kept.texts:
-            await self._put(kept.texts.popleft())
+            await self._tell_text(kept.texts.popleft())
 
-    async def _put(self, text: str) -> None:
-        if self.quiet:
-            self.withheld.append(text)
+    async def _tell_text(self, text: str) -> None:
+        if self._quiet:
+            self._withheld.append(text)
         elif text:
-            await self._texts.put(text)
+            await self.put({"stream": text})
 
 
 class _Kept:

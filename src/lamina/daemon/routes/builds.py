@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -13,11 +14,11 @@ import msgspec
 from lamina.api.errors import error_body
 from lamina.build.builder import PreparedBuild
 from lamina.build.errors import CommandFailed
-from lamina.build.request import BuildRequest
+from lamina.build.request import BuildRequest, LocalContext
 from lamina.daemon.http import Request, StreamingResponse
 from lamina.daemon.http.connection import ClientGone
 from lamina.daemon.http.message import InvalidRequest, encode_json
-from lamina.daemon.render.builds import Transcript
+from lamina.daemon.render.builds import EventStream, Transcript
 from lamina.daemon.router import Route
 from lamina.engine import Engine
 from lamina.engine.events import Event
@@ -28,6 +29,7 @@ from lamina.oci.reference import Reference
 
 _log = logging.getLogger(__name__)
 _NOTHING = ("", "0", "null", "[]", "{}", "false", "no", "none")
+_SHM_BYTES = 64 << 20
 _NETWORKS = {"": "bridge", "default": "bridge", "bridge": "bridge", "host": "host", "none": "none"}
 _UNSUPPORTED = ("squash", "remote", "outputs", "memory", "memswap", "cpushares", "cpusetcpus", "cpusetmems", "cpuperiod",
                 "cpuquota", "ulimits", "cgroupparent", "securityopt", "pull", "cachefrom")  # fmt: skip
@@ -35,7 +37,39 @@ _UNSUPPORTED = ("squash", "remote", "outputs", "memory", "memswap", "cpushares",
 
 def routes(engine: Engine) -> list[Route]:
     """The endpoints of this module."""
-    return [Route("POST", "/build", _Builds(engine).build)]
+    resource = _Builds(engine)
+    return [
+        Route("POST", "/build", resource.build),
+        Route("POST", "/lamina/build", resource.build_local),
+    ]
+
+
+class _LocalBuild(msgspec.Struct):
+    """``POST /lamina/build``: a build whose context is a directory of the daemon's machine, read where it lies.
+
+    *device* and *inode* are those of the directory as the client sees it. *secrets* are base64 by ID, *ssh* paths of agents' sockets.
+    With *events* the answer is one JSON object an event instead of the classic texts.
+    """
+
+    context: str
+    device: int
+    inode: int
+    dockerfile: str = "Dockerfile"
+    dockerfile_text: str | None = None
+    tags: list[str] = []
+    build_args: dict[str, str] = {}
+    labels: dict[str, str] = {}
+    targets: list[str] = []
+    no_cache: bool = False
+    no_cache_filter: list[str] = []
+    network: str = ""
+    extra_hosts: list[str] = []
+    shm_size: int = 0
+    jobs: int = 4
+    secrets: dict[str, bytes] = {}
+    ssh: dict[str, str] = {}
+    quiet: bool = False
+    events: bool = False
 
 
 class _Builds:
@@ -45,28 +79,43 @@ class _Builds:
     async def build(self, request: Request) -> StreamingResponse:
         """What is wrong before the first step is told by the status, what is wrong later in the stream."""
         wanted = _read_request(request)
+        preparing = self._engine.builder.prepare(wanted, aiter(request.body))
+        return await self._start(request, wanted, preparing, Transcript(quiet=request.flag("q")))
+
+    async def build_local(self, request: Request) -> StreamingResponse:
+        """As ``build``, of a directory of this machine."""
+        body = await request.json(_LocalBuild)
+        wanted, local = _read_local(body)
+        teller = EventStream() if body.events else Transcript(quiet=body.quiet)
+        return await self._start(request, wanted, self._engine.builder.prepare_local(wanted, local), teller)
+
+    async def _start(
+        self,
+        request: Request,
+        wanted: BuildRequest,
+        preparing: AbstractAsyncContextManager[PreparedBuild],
+        teller: Transcript | EventStream,
+    ) -> StreamingResponse:
         async with AsyncExitStack() as stack:
-            preparing = self._engine.builder.prepare(wanted, aiter(request.body))
             prepared = await stack.enter_async_context(preparing)
             received = stack.pop_all()
-            return StreamingResponse(_Receiving(self._progress(request, wanted, prepared), received))
+            return StreamingResponse(_Receiving(self._progress(request, wanted, prepared, teller), received))
         raise AssertionError("unreachable")
 
     async def _progress(
-        self, request: Request, wanted: BuildRequest, prepared: PreparedBuild
+        self, request: Request, wanted: BuildRequest, prepared: PreparedBuild, teller: Transcript | EventStream
     ) -> AsyncGenerator[bytes, None]:
         """The progress lines as they come; if the client goes away, the build ends."""
-        transcript = Transcript(quiet=request.flag("q"))
-        work = asyncio.ensure_future(self._engine.builder.track(_told(prepared, transcript)))
-        work.add_done_callback(lambda _: transcript.end())
+        work = asyncio.ensure_future(self._engine.builder.track(_told(prepared, teller)))
+        work.add_done_callback(lambda _: teller.end())
         gone = asyncio.ensure_future(request.disconnected.wait())
-        gone.add_done_callback(lambda _: transcript.end())
+        gone.add_done_callback(lambda _: teller.end())
         try:
-            async for text in transcript:
-                yield _line({"stream": text})
+            async for fields in teller:
+                yield _line(fields)
             if not work.done():
                 raise ClientGone("the client of a build went away")
-            for line in self._outcome(work, wanted, transcript):
+            for line in self._outcome(work, wanted, teller):
                 yield line
         finally:
             gone.cancel()
@@ -74,7 +123,7 @@ class _Builds:
             await asyncio.wait((work,))
 
     def _outcome(
-        self, work: asyncio.Future[list[ImageID]], wanted: BuildRequest, transcript: Transcript
+        self, work: asyncio.Future[list[ImageID]], wanted: BuildRequest, teller: Transcript | EventStream
     ) -> list[bytes]:
         error = CancelledBuild() if work.cancelled() else work.exception()
         if error is not None:
@@ -82,15 +131,19 @@ class _Builds:
                 _log.error("build failed", exc_info=error)
             body = error_body(error)
             code = {"code": error.code} if isinstance(error, CommandFailed) else {}
-            told = [_line({"stream": text}) for text in transcript.withheld]
-            return [*told, _line({"errorDetail": {**code, **body}, "error": body["message"]})]
-        image_id = work.result()[-1]
-        self._engine.events.publish(Event("image", "build", image_id, {"name": image_id}))
-        if transcript.quiet:
-            return [_line({"stream": f"{image_id}\n"})]
-        texts = [f"Successfully built {image_id.hex[:12]}\n"]
-        texts += [f"Successfully tagged {name.familiar}\n" for name in wanted.tags]
-        return [_line({"aux": {"ID": str(image_id)}}), *(_line({"stream": text}) for text in texts)]
+            failure = {"errorDetail": {**code, **body}, "error": body["message"]}
+            return [_line(fields) for fields in (*teller.withheld(), failure)]
+        images = work.result()
+        for image_id in images:
+            self._engine.events.publish(Event("image", "build", image_id, {"name": image_id}))
+        return [_line(fields) for fields in teller.conclusion(images, [name.familiar for name in wanted.tags])]
+
+
+class CancelledBuild(Unavailable):
+    """The daemon is ending."""
+
+    def __init__(self) -> None:
+        super().__init__("the build was cancelled: the daemon is shutting down")
 
 
 class _Receiving:
@@ -109,13 +162,6 @@ class _Receiving:
         await self._received.aclose()
 
 
-class CancelledBuild(Unavailable):
-    """The daemon is ending."""
-
-    def __init__(self) -> None:
-        super().__init__("the build was cancelled: the daemon is shutting down")
-
-
 def _read_request(request: Request) -> BuildRequest:
     if request.query("version") == "2":
         raise Unsupported("BuildKit's protocol is not served yet: use DOCKER_BUILDKIT=0")
@@ -125,9 +171,6 @@ def _read_request(request: Request) -> BuildRequest:
     platform = request.query("platform")
     if platform and not Platform.of_host().matches(Platform.parse(platform)):
         raise Unsupported(f"--platform={platform}: this host builds for {Platform.of_host()} only")
-    network = request.query("networkmode")
-    if network not in _NETWORKS:
-        raise Unsupported(f"build network {network!r}: lamina has the networks bridge, host and none so far")
     hosts = [h for text in request.query_all("extrahosts") for h in text.split(",") if h]
     build_args = _map(request, "buildargs")
     return BuildRequest(
@@ -138,9 +181,9 @@ def _read_request(request: Request) -> BuildRequest:
         targets=[name for name in (request.query("target"),) if name],
         source_date_epoch_s=_epoch(build_args),
         use_cache=not request.flag("nocache"),
-        network=_NETWORKS[network],
+        network=_network(request.query("networkmode")),
         extra_hosts=hosts,
-        shm_size=request.integer("shmsize") or 64 << 20,
+        shm_size=request.integer("shmsize") or _SHM_BYTES,
     )
 
 
@@ -154,12 +197,42 @@ def _epoch(build_args: Mapping[str, str]) -> int | None:
     return int(text)
 
 
-async def _told(prepared: PreparedBuild, transcript: Transcript) -> list[ImageID]:
+async def _told(prepared: PreparedBuild, teller: Transcript | EventStream) -> list[ImageID]:
     try:
-        return await prepared.run(transcript.tell)
+        return await prepared.run(teller.tell)
     except LaminaError:
-        await transcript.flush()
+        await teller.flush()
         raise
+
+
+def _read_local(body: _LocalBuild) -> tuple[BuildRequest, LocalContext]:
+    if not body.context.startswith("/") or "\0" in body.context:
+        raise InvalidRequest(f"the build context must be an absolute path: {body.context!r}")
+    request = BuildRequest(
+        dockerfile=body.dockerfile,
+        tags=[Reference.parse_tagged(text) for text in body.tags],
+        build_args=body.build_args,
+        labels=body.labels,
+        targets=body.targets,
+        use_cache=not body.no_cache,
+        no_cache_filter=frozenset(body.no_cache_filter),
+        network=_network(body.network),
+        extra_hosts=body.extra_hosts,
+        shm_size=body.shm_size or _SHM_BYTES,
+        jobs=body.jobs,
+        source_date_epoch_s=_epoch(body.build_args),
+        secrets=body.secrets,
+        ssh={name: Path(path) for name, path in body.ssh.items()},
+    )
+    text = body.dockerfile_text
+    dockerfile = None if text is None else text.encode("utf-8", "surrogateescape")
+    return request, LocalContext(Path(body.context), (body.device, body.inode), dockerfile)
+
+
+def _network(name: str) -> str:
+    if name not in _NETWORKS:
+        raise Unsupported(f"build network {name!r}: lamina has the networks bridge, host and none so far")
+    return _NETWORKS[name]
 
 
 def _map(request: Request, name: str) -> dict[str, str]:

@@ -1,0 +1,160 @@
+"""A context that is a directory of this machine: read where it lies, hashed only where it changed.
+
+What a file's bytes hash to is remembered by what stat(2) tells of it, as git's index does. A file that was changed in the moment in which
+it was hashed could change again without stat showing it, so that such a one is not remembered.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import marshal
+import os
+import stat
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from lamina.build.errors import BuildFailed
+from lamina.build.source import DirectoryContents, FileSource
+from lamina.dockerfile import IgnoreRules
+from lamina.layer.tree import FileTree, Node
+from lamina.linux.files import temporary_name
+
+_FORMAT = 1
+_RACY_NS = 2_000_000_000
+_KINDS = (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR, stat.S_IFBLK)
+
+Fingerprint = tuple[int, int, int, int]
+"""Inode, size, time of modification and of change (ns)."""
+
+
+class StatCache:
+    """Digests by path and fingerprint, kept in a file; a damaged file counts as none."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._entries: dict[bytes, tuple[Fingerprint, bytes]] = {}
+        self._changed = False
+        with suppress(OSError, ValueError, EOFError, TypeError):
+            version, entries = marshal.loads(path.read_bytes())  # noqa: S302 - our own file
+            self._entries = entries if version == _FORMAT else {}
+
+    def find(self, path: bytes, fingerprint: Fingerprint) -> bytes | None:
+        """The digest of a file that has not changed since it was hashed."""
+        known = self._entries.get(path)
+        return known[1] if known is not None and known[0] == fingerprint else None
+
+    def put(self, path: bytes, fingerprint: Fingerprint, digest: bytes, hashed_ns: int) -> None:
+        """Remember a digest; *hashed_ns* is when the hashing began."""
+        if max(fingerprint[2:]) + _RACY_NS < hashed_ns:
+            self._entries[path] = (fingerprint, digest)
+            self._changed = True
+
+    def save(self, present: frozenset[bytes]) -> None:
+        """Write what was learned; files that are no longer there are forgotten. Not synced: it can be found again."""
+        if not self._changed and self._entries.keys() <= present:
+            return
+        kept = {path: entry for path, entry in self._entries.items() if path in present}
+        temporary = temporary_name(self._path)
+        temporary.write_bytes(marshal.dumps((_FORMAT, kept)))
+        temporary.replace(self._path)
+        self._changed = False
+
+
+class DirectoryContext(FileSource):
+    """A directory's files as they were when it was scanned; owners are root, as in a context that is sent."""
+
+    def __init__(self, root: Path, tree: FileTree, fingerprints: dict[bytes, Fingerprint], cache: StatCache) -> None:
+        super().__init__(tree, DirectoryContents(root))
+        self._fingerprints = fingerprints
+        self._cache = cache
+
+    def known_digest(self, path: bytes, node: Node) -> bytes | None:
+        """See FileSource. A file that is not known yet is hashed here. Blocking."""
+        fingerprint = self._fingerprints.get(path)
+        if fingerprint is None:
+            return None
+        digest = self._cache.find(path, fingerprint)
+        if digest is None:
+            hashed_ns = time.time_ns()
+            state = hashlib.sha256()
+            for piece in self.contents.pieces(path, node):
+                state.update(piece)
+            digest = state.digest()
+            self._cache.put(path, fingerprint, digest, hashed_ns)
+        return digest
+
+    def save_digests(self) -> None:
+        """Keep what was learned for the next build. Blocking."""
+        self._cache.save(frozenset(self._fingerprints))
+
+
+def scan_directory(root: Path, dockerfile: str, cache_path: Path) -> DirectoryContext:
+    """Look at everything below *root* that its .dockerignore leaves in. Blocking. Raises BuildFailed if it cannot be read."""
+    try:
+        scan = _Scan(root, _rules(root, dockerfile))
+        scan.run()
+    except OSError as error:
+        raise BuildFailed(f"cannot read the build context: {error.filename}: {error.strerror}") from error
+    return DirectoryContext(root, scan.tree, scan.fingerprints, StatCache(cache_path))
+
+
+def _rules(root: Path, dockerfile: str) -> IgnoreRules:
+    """The rules beside the Dockerfile, else those of the directory (as ``context.ignore_rules`` for a tar)."""
+    for name in (f"{dockerfile}.dockerignore", ".dockerignore"):
+        with suppress(FileNotFoundError, NotADirectoryError):
+            return IgnoreRules.parse((root / name).read_text(encoding="utf-8", errors="replace"))
+    return IgnoreRules(())
+
+
+class _Scan:
+    def __init__(self, root: Path, rules: IgnoreRules) -> None:
+        self._root = os.fsencode(root)
+        self._rules = rules
+        self.tree = FileTree()
+        self.fingerprints: dict[bytes, Fingerprint] = {}
+
+    def run(self) -> None:
+        pending = [(b"", self.tree.root)]
+        excluded: list[tuple[Node, bytes]] = []
+        while pending:
+            prefix, directory = pending.pop()
+            assert directory.children is not None
+            with os.scandir(self._root + b"/" + prefix) as entries:
+                for entry in sorted(entries, key=lambda e: e.name):
+                    path = prefix + entry.name
+                    is_excluded = bool(self._rules) and self._rules.excludes(os.fsdecode(path))
+                    if is_excluded and not self._is_to_be_searched(entry, path):
+                        continue
+                    node = self._node(entry, path)
+                    if node is None:
+                        continue
+                    directory.children[entry.name] = node
+                    if node.children is not None:
+                        pending.append((path + b"/", node))
+                        excluded += [(directory, entry.name)] if is_excluded else []
+        for parent, name in reversed(excluded):
+            # searched for what an exception takes in again, and nothing was
+            if parent.children is not None and not parent.children[name].children:
+                del parent.children[name]
+
+    def _is_to_be_searched(self, entry: os.DirEntry[bytes], path: bytes) -> bool:
+        return entry.is_dir(follow_symlinks=False) and self._rules.may_contain_included(os.fsdecode(path))
+
+    def _node(self, entry: os.DirEntry[bytes], path: bytes) -> Node | None:
+        """One file, None if it is of a kind that no layer holds."""
+        status = entry.stat(follow_symlinks=False)
+        kind = stat.S_IFMT(status.st_mode)
+        if kind not in _KINDS:
+            return None
+        node = Node(status.st_mode, 0, 0, status.st_mtime_ns)
+        if kind == stat.S_IFDIR:
+            node.children = {}
+        elif kind == stat.S_IFLNK:
+            node.target = os.readlink(entry.path)
+        elif kind == stat.S_IFREG:
+            node.size = status.st_size
+            self.fingerprints[path] = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        else:
+            node.rdev = os.major(status.st_rdev) << 20 | os.minor(status.st_rdev)
+        return node

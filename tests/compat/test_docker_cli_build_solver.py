@@ -1,0 +1,122 @@
+"""The solver: what runs, what runs at once, and what is found in the cache."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from conftest import Daemon
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Path:
+    directory = tmp_path / "context"
+    directory.mkdir()
+    return directory
+
+
+def build(daemon: Daemon, context: Path, dockerfile: str, *options: str | Path) -> str:
+    (context / "Dockerfile").write_text(dockerfile)
+    return daemon.docker_ok("build", "-t", "solved", *options, context)
+
+
+def test_independent_stages_run_at_once_and_are_told_in_order(daemon: Daemon, context: Path) -> None:
+    # each waits for a sign of the other: one after another, neither could succeed
+    dockerfile = (
+        "FROM busybox AS one\nRUN echo first; nc -l -p 4711 -w 20 > /got; cat /got\n"
+        "FROM busybox AS two\nRUN for n in $(seq 100); do echo hello | nc -w 1 127.0.0.1 4711 && break; sleep 0.1; done; echo second\n"
+        "FROM busybox\nCOPY --from=one /got /one\nCOPY --from=two /bin/sh /two\n"
+    )
+    out = build(daemon, context, dockerfile, "--network", "host")
+    assert out.index("first") < out.index("second")
+    assert out.index("Step 2/7") < out.index("Step 3/7") < out.index("Step 4/7") < out.index("Step 5/7")
+
+
+def test_a_stage_that_no_target_needs_is_not_run(daemon: Daemon, context: Path) -> None:
+    out = build(daemon, context, "FROM busybox AS unused\nRUN false\nFROM busybox\nRUN echo ok\n")
+    assert "Step 2/2 : RUN echo ok" in out
+
+
+def test_a_step_that_two_stages_share_runs_once(daemon: Daemon, context: Path) -> None:
+    step = "RUN sleep 1; head -c 16 /dev/urandom | sha256sum > /random\n"
+    dockerfile = f"FROM busybox AS a\n{step}FROM busybox AS b\n{step}FROM busybox\nCOPY --from=a /random /a\nCOPY --from=b /random /b\n"
+    out = build(daemon, context, dockerfile, "--no-cache")
+    assert out.count("Running in") == 1
+    assert daemon.docker_ok("run", "--rm", "solved", "cmp", "/a", "/b") == ""
+
+
+def test_a_copy_costs_nothing_when_something_else_in_the_context_changes(daemon: Daemon, context: Path) -> None:
+    (context / "taken").write_text("1")
+    dockerfile = "FROM busybox\nCOPY taken /taken\nRUN cat /taken\n"
+    build(daemon, context, dockerfile)
+    (context / "other").write_text("new")
+    (context / "taken").touch()
+    assert build(daemon, context, dockerfile).count("Using cache") == 2
+    (context / "taken").write_text("2")
+    assert build(daemon, context, dockerfile).count("Using cache") == 0
+
+
+def test_a_copy_is_found_in_the_cache_when_only_what_is_below_it_changed_elsewhere(
+    daemon: Daemon, context: Path
+) -> None:
+    (context / "f").write_text("f")
+    build(daemon, context, "FROM busybox\nRUN mkdir /a && echo 1 > /a/x\nCOPY f /new/f\n")
+    out = build(daemon, context, "FROM busybox\nRUN mkdir /a && echo 2 > /a/x\nCOPY f /new/f\n")
+    assert out.count("Using cache") == 1
+    assert daemon.docker_ok("run", "--rm", "solved", "cat", "/a/x", "/new/f") == "2\nf"
+
+
+def test_an_unchanged_build_is_cached_wholly_and_gives_the_same_image(daemon: Daemon, context: Path) -> None:
+    (context / "f").write_text("f")
+    dockerfile = 'FROM busybox AS base\nENV A=1\nRUN echo x > /x\nFROM base\nCOPY f /f\nWORKDIR /w\nCMD ["x"]\n'
+    first = build(daemon, context, dockerfile).splitlines()
+    again = build(daemon, context, dockerfile)
+    assert again.count("Using cache") == 5
+    built = [line for line in first if line.startswith("Successfully built")]
+    assert built[0] in again
+
+
+def test_a_history_is_never_another_dockerfiles(daemon: Daemon, context: Path) -> None:
+    build(daemon, context, "FROM busybox\nRUN true\nRUN echo same > /same\n")
+    build(daemon, context, "FROM busybox\nRUN echo same > /same\n")
+    history = daemon.docker_ok("history", "--no-trunc", "--format", "{{.CreatedBy}}", "solved").splitlines()
+    assert [line for line in history if line.startswith("RUN")] == ["RUN /bin/sh -c echo same > /same"]
+
+
+def test_source_date_epoch_makes_two_daemons_build_the_same_image(
+    daemon: Daemon, own_daemon: Daemon, context: Path
+) -> None:
+    (context / "f").write_text("f")
+    dockerfile = (
+        "FROM busybox\nRUN mkdir /d && echo x > /d/x && ln /d/x /d/y\nCOPY f /copied/f\nWORKDIR /made\nENV A=1\n"
+    )
+    ids = []
+    for target in (daemon, own_daemon):
+        # the two import busybox at different times
+        daemon.docker_ok("save", "-o", context.parent / "base.tar", "busybox")
+        target.docker_ok("load", "-i", context.parent / "base.tar")
+        build(target, context, dockerfile, "--no-cache", "--build-arg", "SOURCE_DATE_EPOCH=1000000000")
+        ids.append(target.docker_ok("inspect", "-f", "{{.Id}} {{.Created}}", "solved"))
+        time.sleep(1.1)
+    assert ids[0] == ids[1]
+    assert "2001-09-09T01:46:40" in ids[0]
+
+
+def test_a_failure_stops_the_other_stages_and_tells_what_they_said(daemon: Daemon, context: Path) -> None:
+    (context / "Dockerfile").write_text(
+        "FROM busybox AS slow\nRUN sleep 60\nFROM busybox AS bad\nRUN echo because && false\nFROM slow\nCOPY --from=bad /x /x\n"
+    )
+    result = daemon.docker("build", context)
+    assert result.code == 1
+    assert "because" in result.out
+    assert "returned a non-zero code: 1" in result.err
+
+
+def test_eight_builds_of_one_dockerfile_at_once_agree(daemon: Daemon, context: Path) -> None:
+    (context / "Dockerfile").write_text(f'FROM busybox\nRUN echo {time.time_ns()} > /x; sleep 0.5\nCMD ["cat", "/x"]\n')
+    with ThreadPoolExecutor(8) as pool:
+        outs = list(pool.map(lambda _: daemon.docker_ok("build", "-q", context), range(8)))
+    assert len(set(outs)) == 1
