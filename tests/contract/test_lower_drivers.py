@@ -110,6 +110,7 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path, needs_root: None
         yield Store(content, trees, snapshots, lowers)
     finally:
         mount.unmount_all(str(tmp_path))
+        await lowers.keep_only([])
         lowers.close()
 
 

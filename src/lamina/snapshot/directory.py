@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from lamina.layer.extract import extract_layer
 from lamina.linux.files import sync_directory, temporary_name
 from lamina.linux.worker import run_in_worker
 from lamina.oci.digest import ChainID, DiffID, chain_id
+from lamina.snapshot.deletion import remove_tree
 from lamina.snapshot.trees import LayerTrees
 
 
@@ -40,7 +40,7 @@ class DirectoryLowers:
         """Make the directory and remove unfinished trees."""
         self._root.mkdir(parents=True, exist_ok=True)
         for leftover in self._root.glob(".tmp-*"):
-            shutil.rmtree(leftover)
+            remove_tree(leftover)
 
     async def lower(self, diff_ids: Sequence[DiffID]) -> tuple[int, ...]:
         """See LowerDriver; a descriptor for each layer."""
@@ -59,7 +59,7 @@ class DirectoryLowers:
         names = {chain.hex for chain in kept}
         for path in list(self._root.iterdir()):
             if path.name not in names and not self._is_in_use(path):
-                await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)
+                await asyncio.to_thread(remove_tree, path)
 
     def close(self) -> None:
         """See LowerDriver."""
@@ -88,7 +88,7 @@ class DirectoryLowers:
             await run_in_worker(extract_layer, (), tars, trees, temporary)
             temporary.rename(path)
         except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
+            remove_tree(temporary)
             raise
         sync_directory(self._root)
 

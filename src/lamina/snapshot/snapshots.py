@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-import shutil
 import stat
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from lamina.linux import mount
 from lamina.oci.digest import DiffID
+from lamina.snapshot.deletion import remove_tree
 from lamina.snapshot.driver import LowerDriver
 
 _FRESH_MODE = 0o755
@@ -43,7 +43,7 @@ class Snapshots:
                 self._unmount(path)
         for path in self._root.iterdir():
             if path != self._empty and path.name not in kept:
-                shutil.rmtree(path, ignore_errors=True)
+                remove_tree(path)
 
     def upper(self, snapshot_id: str) -> Path:
         """The directory with everything that was written to the snapshot."""
@@ -124,7 +124,7 @@ class Snapshots:
             (self._root / snapshot_id).rename(trash)
         except FileNotFoundError:
             return
-        shutil.rmtree(trash, ignore_errors=True)
+        remove_tree(trash)
 
 
 def _show_root_of(lower_fd: int, upper: Path) -> None:
