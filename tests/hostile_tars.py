@@ -28,7 +28,7 @@ def padded(data: bytes) -> bytes:
 
 
 def regular(name: bytes, data: bytes = b"", **fields: tuple[int, bytes]) -> bytes:
-    return header(name, len(data), **fields) + padded(data)
+    return header(name, len(data), b"0", b"", **fields) + padded(data)
 
 
 def pax(*records: tuple[bytes, bytes], kind: bytes = b"x") -> bytes:

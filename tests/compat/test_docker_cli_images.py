@@ -240,5 +240,5 @@ def test_removal_untags_first_and_deletes_with_the_last_name(daemon: Daemon) -> 
     container = daemon.docker_ok("create", "busybox", "true")
     result = daemon.docker("rmi", "busybox")
     assert result.code == 1
-    assert "image is being used by stopped container" in result.err
+    assert "(must force) - container" in result.err
     daemon.docker_ok("rm", container)

@@ -68,5 +68,5 @@ class Filters(Mapping[str, tuple[str, ...]]):
         if not values:
             return None
         if len(set(values)) != 1 or values[0].lower() not in ("1", "true", "0", "false"):
-            raise InvalidFilter(f"invalid filter '{name}={values}'")
+            raise InvalidFilter(f"invalid filter '{name}=[{' '.join(values)}]'")
         return values[0].lower() in ("1", "true")

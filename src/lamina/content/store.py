@@ -101,13 +101,14 @@ class ContentStore:
         """A fresh name on the store's file system for bytes on their way in; see ``adopt``."""
         return self._ingest / secrets.token_hex(12)
 
-    def adopt(self, temporary: Path, digest: Digest) -> None:
+    def adopt(self, temporary: Path, digest: Digest, *, replace: bool = False) -> None:
         """Take a file whose bytes the caller wrote, hashed to *digest* and synced; its name goes to the blob's.
 
-        Taking one that is stored already is no error: the stored one stays, as it may be mounted.
+        Taking one that is stored already is no error: the stored one stays, as it may be mounted, unless *replace* says that it is
+        not what it was.
         """
         target = self.path(digest)
-        if target.exists():
+        if target.exists() and not replace:
             temporary.unlink()
             return
         temporary.chmod(_BLOB_MODE)
@@ -120,15 +121,21 @@ class ContentStore:
         digest = Digest.of(data)
         if expected is not None and expected != digest:
             raise DigestMismatch(expected, digest)
-        if not self.exists(digest):
+        if not self._has_exactly(digest, data):
             temporary = self.temporary_path()
             fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _BLOB_MODE)
             with open(fd, "wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(fd)
-            self.adopt(temporary, digest)
+            self.adopt(temporary, digest, replace=True)
         return digest
+
+    def _has_exactly(self, digest: Digest, data: bytes) -> bool:
+        try:
+            return self.path(digest).read_bytes() == data
+        except FileNotFoundError:
+            return False
 
     def read(self, digest: Digest) -> bytes:
         """A small document, checked against its digest. Raises BlobNotFound or BlobDamaged."""
@@ -147,6 +154,13 @@ class ContentStore:
         actual = await asyncio.to_thread(self._hash, digest)
         if actual != digest:
             raise BlobDamaged(digest, actual)
+
+    async def is_damaged(self, digest: Digest) -> bool:
+        """Whether a blob is stored and no longer matches its digest."""
+        try:
+            return await asyncio.to_thread(self._hash, digest) != digest
+        except BlobNotFound:
+            return False
 
     def delete(self, digest: Digest) -> int:
         """Remove a blob and return how many bytes that freed; one that is leased or absent stays and frees none."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from lamina.layer.ingest import Limits
 from lamina.linux.cgroups import Hierarchies
 from lamina.linux.files import lock_exclusively
 from lamina.network import NetworkService
-from lamina.oci.digest import ImageID
+from lamina.oci.digest import DiffID, Digest, ImageID
 from lamina.runtime.monitor import Monitor
 from lamina.runtime.oci_runtime import OciRuntime
 from lamina.runtime.probe import Tools, find_tools
@@ -155,7 +155,9 @@ async def open_engine(options: EngineOptions) -> Engine:
     runner = StepRunner(run_root / "build", snapshots, networks, runtime, options.cgroup_parent)
     builder = Builder(root / "build", images, intake, runner, BuildCache(database, content))
     await builder.open()
-    removal = ImageRemoval(images, content, trees, lowers, lambda image_id: _users(containers, image_id))
+    removal = ImageRemoval(
+        images, content, trees, lowers, lambda image_id: _users(containers, image_id), lambda: _stacks(containers)
+    )
     await removal.collect_garbage()
     return Engine(
         options=options,
@@ -184,6 +186,10 @@ async def open_engine(options: EngineOptions) -> Engine:
 
 def _users(containers: ContainerStore, image_id: ImageID) -> Iterable[ImageUser]:
     return [ImageUser(r.id, r.state.has_process) for r in containers if r.image_id == image_id]
+
+
+def _stacks(containers: ContainerStore) -> Iterable[Sequence[DiffID]]:
+    return [[DiffID(Digest(d)) for d in record.diff_ids] for record in containers]
 
 
 def _emitter(events: EventLog) -> Emit:

@@ -1,8 +1,8 @@
 """Image archives taken apart: one pass over the outer tar, each layer inside it streamed straight into the store's files.
 
 Runs in a worker process. Both forms of archive are read: docker's (manifest.json, with layers as ``ID/layer.tar`` or blobs) and the
-OCI image layout. Which entries are layers is known only from a JSON that may come last, so every entry that is no JSON is taken as
-one; an entry that turns out to be no tar is remembered with its reason, and counts only if a manifest names it.
+OCI image layout. Which entries are layers is known only from a JSON that may come last, so every entry that does not look like JSON is
+taken as one; an entry that turns out to be no tar is remembered with its reason, and counts only if a manifest names it.
 """
 
 from __future__ import annotations
@@ -20,10 +20,14 @@ from typing import IO
 from lamina.errors import LaminaError
 from lamina.image.errors import InvalidArchive
 from lamina.layer.compression import open_decompressed
+from lamina.layer.errors import LayerTooLarge
+from lamina.layer.headers import BLOCK, is_header
 from lamina.layer.ingest import IngestedLayer, Limits, ingest
 
 _MAXIMUM_DOCUMENT = 8 << 20
+_MAXIMUM_DOCUMENTS = 64 << 20
 _MAXIMUM_ENTRIES = 10_000
+_MAXIMUM_LAYERS = 64
 _COPY_BYTES = 1 << 20
 
 
@@ -59,10 +63,12 @@ class Unpacked:
 def unpack(source_fd: int, staging: Path, limits: Limits) -> Unpacked:
     """Read an archive (plain or compressed) from a descriptor to its end; layer files go below *staging*.
 
-    Blocking. Raises InvalidArchive if the outer tar is damaged; files that were staged by then are the caller's to remove.
+    An archive may have the bytes of as many layers as overlayfs stacks in an image at docker, each as large as the limits allow.
+    Blocking. Raises InvalidArchive if the outer tar is damaged or too large; files that were staged by then are the caller's to remove.
     """
     result = Unpacked()
-    with open_decompressed(source_fd) as stream:
+    with open_decompressed(source_fd) as opened:
+        stream = _Bounded(opened, limits.tar_bytes * _MAXIMUM_LAYERS)
         try:
             with tarfile.open(fileobj=stream, mode="r|") as archive:
                 for count, member in enumerate(archive):
@@ -85,11 +91,22 @@ def _take(archive: tarfile.TarFile, member: tarfile.TarInfo, result: Unpacked, s
     elif member.isfile():
         stream = archive.extractfile(member)
         assert stream is not None
-        head = stream.read(1)
-        if member.size <= _MAXIMUM_DOCUMENT and (head in (b"{", b"[") or member.size < 512):
-            result.documents[name] = head + stream.read()
+        head = stream.read(BLOCK)
+        if member.size <= _MAXIMUM_DOCUMENT and _looks_like_json(head):
+            _take_document(name, head + stream.read(), result)
         else:
             _take_layer(name, _Prefixed(head, stream), result, stem, limits)
+
+
+def _looks_like_json(head: bytes) -> bool:
+    """Whether an entry is a document: a tar may begin with a brace too, if its first entry's name does."""
+    return head.lstrip()[:1] in (b"{", b"[") and not is_header(head)
+
+
+def _take_document(name: str, data: bytes, result: Unpacked) -> None:
+    result.documents[name] = data
+    if sum(map(len, result.documents.values())) > _MAXIMUM_DOCUMENTS:
+        raise InvalidArchive(f"its documents are larger than {_MAXIMUM_DOCUMENTS} bytes together")
 
 
 def _take_layer(name: str, stream: _Prefixed, result: Unpacked, stem: Path, limits: Limits) -> None:
@@ -100,10 +117,28 @@ def _take_layer(name: str, stream: _Prefixed, result: Unpacked, stem: Path, limi
 
     try:
         layer = _through_pipe(stream, store)
+    except LayerTooLarge as error:
+        raise InvalidArchive(f"layer {name}: {error}") from error
     except LaminaError as error:
         result.rejected[name] = str(error)
     else:
         result.layers[name] = StagedLayer(layer, tar, tree, blob)
+
+
+class _Bounded(io.RawIOBase):
+    """A stream that may not have more than so many bytes."""
+
+    def __init__(self, stream: IO[bytes], limit: int) -> None:
+        self._stream = stream
+        self._limit = limit
+        self._left = limit
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._stream.read(size)
+        self._left -= len(data)
+        if self._left < 0:
+            raise InvalidArchive(f"it is larger than {self._limit} bytes")
+        return data
 
 
 class _Prefixed(io.RawIOBase):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lamina.errors import Conflict, InvalidArgument, NotFound
+from lamina.errors import Conflict, DataLoss, InvalidArgument, NotFound
 
 
 class ImageNotFound(NotFound):
@@ -23,6 +23,27 @@ class AmbiguousImageID(InvalidArgument):
         self.prefix = prefix
 
 
+class ImageDamaged(DataLoss):
+    """An image's config or manifest is lost."""
+
+    def __init__(self, image_id: str) -> None:
+        super().__init__(f"image {image_id} is damaged: its config or manifest is lost")
+        self.image_id = image_id
+
+    @property
+    def hint(self) -> str:
+        """What can be done."""
+        return "load it again, or remove it with rmi; lamina image verify says what is lost"
+
+
+class ImageHeld(Conflict):
+    """An image cannot be removed while a build, or the creation of a container, is at work with it."""
+
+    def __init__(self, image_id: str) -> None:
+        super().__init__(f"conflict: image {image_id} is being used by a build")
+        self.image_id = image_id
+
+
 class ImageInUse(Conflict):
     """An image cannot be deleted while something needs it."""
 
@@ -31,6 +52,15 @@ class ImageInUse(Conflict):
         super().__init__(f"conflict: unable to delete {image} ({kind}) - {reason}")
         self.image = image
         self.reason = reason
+
+
+class LastNameInUse(Conflict):
+    """An image's last name cannot be taken away without force while a container stands on it."""
+
+    def __init__(self, name: str, container_id: str, image: str) -> None:
+        using = f"container {container_id} is using its referenced image {image}"
+        super().__init__(f'conflict: unable to remove repository reference "{name}" (must force) - {using}')
+        self.name = name
 
 
 class InvalidArchive(InvalidArgument):

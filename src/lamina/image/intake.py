@@ -6,14 +6,19 @@ exists when its tar bears its digest's name; what goes wrong before that leaves 
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from lamina.content import ContentStore
 from lamina.content.store import Lease
 from lamina.layer.ingest import IngestedLayer, Limits, ingest
+from lamina.layer.merge import merge
+from lamina.layer.tree import load
 from lamina.linux.worker import run_in_worker
-from lamina.oci.digest import DiffID
+from lamina.oci.digest import DiffID, Digest
 from lamina.snapshot import LayerTrees
+
+_log = logging.getLogger(__name__)
 
 
 class LayerIntake:
@@ -25,7 +30,7 @@ class LayerIntake:
         self.limits = limits
 
     async def from_fd(self, source_fd: int, lease: Lease, *, keep_compressed: bool = False) -> IngestedLayer:
-        """Store the layer that *source_fd* (a pipe, socket or file) holds, plain or compressed.
+        """Store the lowest layer of an image, that *source_fd* (a pipe, socket or file) holds, plain or compressed.
 
         With *keep_compressed* the compressed blob is kept as it came, so that its digest survives.
         Raises InvalidLayer and DecompressionLimit's kinds for what may not be a layer.
@@ -33,10 +38,8 @@ class LayerIntake:
         tar, tree = self.content.temporary_path(), self.trees.temporary_path()
         blob = self.content.temporary_path() if keep_compressed else None
         try:
-            layer = await run_in_worker(
-                ingest, (source_fd,), source_fd, tar_path=tar, tree_path=tree, blob_path=blob, limits=self.limits
-            )
-            self.adopt(layer, lease, tar, tree, blob)
+            layer = await run_in_worker(ingest_lowest, (source_fd,), source_fd, tar, tree, blob, self.limits)
+            await self.repair(layer, lease, tar, tree, blob)
         finally:
             for path in (tar, tree, blob):
                 if path is not None:
@@ -45,8 +48,36 @@ class LayerIntake:
 
     def adopt(self, layer: IngestedLayer, lease: Lease, tar: Path, tree: Path, blob: Path | None = None) -> None:
         """Give a layer's finished files their names: the tree first, as it is worthless without the tar."""
+        self._adopt(layer, lease, tar, tree, blob, damaged=frozenset())
+
+    async def repair(self, layer: IngestedLayer, lease: Lease, tar: Path, tree: Path, blob: Path | None = None) -> None:
+        """As ``adopt``; blobs that are stored already are hashed again, and replaced if they are damaged."""
+        lease.add(layer.diff_id, layer.blob_digest)
+        digests = {layer.diff_id, layer.blob_digest}
+        damaged = frozenset([digest for digest in digests if await self.content.is_damaged(digest)])
+        for digest in damaged:
+            _log.warning("blob %s is damaged: it is replaced", digest)
+        self._adopt(layer, lease, tar, tree, blob, damaged=damaged)
+
+    def _adopt(
+        self,
+        layer: IngestedLayer,
+        lease: Lease,
+        tar: Path,
+        tree: Path,
+        blob: Path | None,
+        *,
+        damaged: frozenset[Digest],
+    ) -> None:
         lease.add(layer.diff_id, layer.blob_digest)
         self.trees.adopt(tree, DiffID(layer.diff_id))
-        self.content.adopt(tar, layer.diff_id)
+        self.content.adopt(tar, layer.diff_id, replace=layer.diff_id in damaged)
         if blob is not None and blob.exists():
-            self.content.adopt(blob, layer.blob_digest)
+            self.content.adopt(blob, layer.blob_digest, replace=layer.blob_digest in damaged)
+
+
+def ingest_lowest(source_fd: int, tar: Path, tree: Path, blob: Path | None, limits: Limits) -> IngestedLayer:
+    """Ingest a layer that has none below it. Raises InvalidLayer also if it needs one."""
+    layer = ingest(source_fd, tar_path=tar, tree_path=tree, blob_path=blob, limits=limits)
+    merge([load(tree)])
+    return layer

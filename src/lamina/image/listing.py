@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from lamina.dockerfile.ignore import InvalidPattern as InvalidWildcard
+from lamina.dockerfile.ignore import match_wildcard
+from lamina.errors import InvalidArgument
 from lamina.image.store import Image, ImageStore
 from lamina.oci.reference import Reference
+
+
+class InvalidPattern(InvalidArgument):
+    """A pattern for names is none."""
+
+    def __init__(self) -> None:
+        super().__init__("syntax error in pattern")
 
 
 @dataclass(frozen=True)
@@ -24,22 +33,36 @@ class ImageQuery:
     until_ns: int | None = None
 
 
-def select_images(images: ImageStore, query: ImageQuery) -> list[Image]:
-    """The images that match, the newest first. Raises ImageNotFound if ``before`` or ``since`` names none."""
-    before_ns = images.find(query.before).added_ns if query.before else None
-    since_ns = images.find(query.since).added_ns if query.since else None
-    chosen = [
-        image
-        for image in images
-        if _is_shown(image, images, query)
-        and has_labels(image.config.run.labels or {}, query.labels)
-        and not any(has_labels(image.config.run.labels or {}, [label]) for label in query.without_labels)
-        and (before_ns is None or image.added_ns < before_ns)
-        and (since_ns is None or image.added_ns > since_ns)
-        and (query.until_ns is None or image.added_ns < query.until_ns)
-        and (not query.references or any(_matches(n, query.references) for n in images.names(image.image_id)))
-    ]
-    return sorted(chosen, key=lambda i: i.added_ns, reverse=True)
+@dataclass(frozen=True)
+class Listed:
+    """An image that a query found, with those of its names that it asked for."""
+
+    image: Image
+    names: tuple[Reference, ...] = field(default=())
+
+
+def select_images(images: ImageStore, query: ImageQuery) -> list[Listed]:
+    """The images that match, the newest first: by the time that they were made, wherever they were loaded from.
+
+    Raises ImageNotFound if ``before`` or ``since`` names none, or InvalidPattern.
+    """
+    before_ns = images.find(query.before).config.created_ns if query.before else None
+    since_ns = images.find(query.since).config.created_ns if query.since else None
+    chosen = []
+    for image in images:
+        labels, created_ns = image.config.run.labels or {}, image.config.created_ns
+        names = tuple(n for n in images.names(image.image_id) if _matches(n, query.references))
+        if (
+            _is_shown(image, images, query)
+            and has_labels(labels, query.labels)
+            and not any(has_labels(labels, [label]) for label in query.without_labels)
+            and (before_ns is None or created_ns < before_ns)
+            and (since_ns is None or created_ns > since_ns)
+            and (query.until_ns is None or created_ns <= query.until_ns)
+            and (names or not query.references)
+        ):
+            chosen.append(Listed(image, names))
+    return sorted(chosen, key=lambda item: (item.image.config.created_ns, item.image.added_ns), reverse=True)
 
 
 def has_labels(labels: dict[str, str], wanted: Sequence[str]) -> bool:
@@ -62,6 +85,9 @@ def _is_shown(image: Image, images: ImageStore, query: ImageQuery) -> bool:
 
 
 def _matches(name: Reference, patterns: Sequence[str]) -> bool:
-    """docker matches a pattern against the short form with its tag, and without it if the pattern has none."""
-    forms = (name.familiar, name.familiar_repository, str(name), name.repository)
-    return any(fnmatch.fnmatchcase(form, pattern) for form in forms for pattern in patterns)
+    """docker matches the short form of a name, with its tag and without; stars do not match slashes."""
+    forms = (name.familiar, name.familiar_repository)
+    try:
+        return not patterns or any(match_wildcard(pattern, form) for pattern in patterns for form in forms)
+    except InvalidWildcard:
+        raise InvalidPattern from None

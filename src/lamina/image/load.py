@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import AsyncIterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from lamina.content import DigestMismatch
@@ -15,6 +16,9 @@ from lamina.image.errors import InvalidArchive
 from lamina.image.intake import LayerIntake
 from lamina.image.mutate import plain_manifest
 from lamina.image.store import Image, ImageStore
+from lamina.layer.ingest import Limits
+from lamina.layer.merge import merge
+from lamina.layer.tree import load as load_tree
 from lamina.linux.pipes import feed
 from lamina.linux.worker import run_in_worker
 from lamina.oci.config import ImageConfig
@@ -47,66 +51,94 @@ class _Candidate:
 async def load(images: ImageStore, intake: LayerIntake, archive: AsyncIterable[bytes]) -> list[Loaded]:
     """Store every image of an archive for this platform, with its names; an existing name moves to the image loaded.
 
-    All layers are checked against the config's diff IDs and the manifest's digests before anything is recorded.
+    All layers are checked against the config's diff IDs and the manifest's digests, and stacked for a try, before anything is recorded.
+    Blobs that are stored already and damaged are replaced.
     Raises InvalidArchive, InvalidLayer, DigestMismatch or InvalidDocument; nothing is left behind then.
     """
     staging = intake.content.temporary_path()
     staging.mkdir()
 
-    async def read(fd: int) -> Unpacked:
-        return await run_in_worker(unpack, (fd,), fd, staging, intake.limits)
+    async def read(fd: int) -> list[_Candidate]:
+        return await run_in_worker(read_archive, (fd,), fd, staging, intake.limits)
 
     try:
         with intake.content.lease() as lease:
-            unpacked = await feed(archive, read)
-            candidates = list(_candidates(unpacked))
-            if not candidates:
-                raise InvalidArchive("it holds neither manifest.json nor an index.json with an image for this platform")
+            candidates = await feed(archive, read)
             return [await _record(candidate, images, intake, lease) for candidate in candidates]
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def read_archive(source_fd: int, staging: Path, limits: Limits) -> list[_Candidate]:
+    """The images of an archive, checked, their layers' files below *staging*. Blocking; for a worker: what else the archive held,
+    however much it is, ends with it."""
+    candidates = list(_candidates(unpack(source_fd, staging, limits)))
+    if not candidates:
+        raise InvalidArchive("it holds neither manifest.json nor an index.json with an image for this platform")
+    for candidate in candidates:
+        _check_config(candidate.config)
+    for trees in dict.fromkeys(tuple(staged.tree for staged in candidate.layers) for candidate in candidates):
+        merge([load_tree(tree) for tree in trees])
+    return candidates
 
 
 async def _record(candidate: _Candidate, images: ImageStore, intake: LayerIntake, lease: Lease) -> Loaded:
     for staged in candidate.layers:
         if staged.tar.exists():
             keep = candidate.manifest is not None
-            intake.adopt(staged.layer, lease, staged.tar, staged.tree, staged.blob if keep else None)
+            await intake.repair(staged.layer, lease, staged.tar, staged.tree, staged.blob if keep else None)
     sizes = [staged.layer.tar_size for staged in candidate.layers]
     manifest = candidate.manifest or plain_manifest(candidate.config, sizes)
     image = await images.add(candidate.config, manifest, tags=candidate.names)
     return Loaded(image, candidate.names)
 
 
+def _check_config(config: ImageConfig) -> None:
+    """Refuse what docker refuses: an image for another system, a history with more layers than there are."""
+    if config.platform.os != "linux":
+        raise InvalidArchive(f"cannot load {config.platform.os} image on linux")
+    if sum(not entry.empty_layer for entry in config.history) > len(config.diff_ids):
+        raise InvalidArchive("too many non-empty layers in History section")
+
+
 def _candidates(unpacked: Unpacked) -> Iterator[_Candidate]:
     """The images of an archive; one that has both forms (docker's since 25) is read by its OCI half, which keeps more."""
     docker = _docker_entries(unpacked)
     if "index.json" in unpacked.documents:
-        tags = {config: names for config, _, names in docker}
+        tags = {config: names for (config, _), names in docker.items()}
         yield from _oci_candidates(unpacked, tags)
         return
-    for config_name, layer_names, names in docker:
+    for (config_name, layer_names), names in docker.items():
         config = ImageConfig.parse(_document(unpacked, config_name))
         layers = tuple(_layer(unpacked, name) for name in layer_names)
         _check_layers(config, layers)
         yield _Candidate(config, layers, None, names)
 
 
-def _docker_entries(unpacked: Unpacked) -> list[tuple[str, list[str], tuple[Reference, ...]]]:
-    """manifest.json: [(config entry, layer entries, names)]."""
+_DockerEntries = dict[tuple[str, tuple[str, ...]], tuple[Reference, ...]]
+
+
+def _docker_entries(unpacked: Unpacked) -> _DockerEntries:
+    """manifest.json: (config entry, layer entries) → names."""
+    result: _DockerEntries = {}
     if "manifest.json" not in unpacked.documents:
-        return []
+        return result
     try:
-        return [
-            (
-                unpacked.resolve(str(entry["Config"])),
-                [str(name) for name in entry["Layers"] or ()],
-                tuple(Reference.parse_tagged(tag) for tag in entry.get("RepoTags") or ()),
-            )
-            for entry in _json(unpacked.documents["manifest.json"], "manifest.json")
-        ]
+        for entry in _json(unpacked.documents["manifest.json"], "manifest.json"):
+            key = unpacked.resolve(str(entry["Config"])), tuple(str(name) for name in entry["Layers"] or ())
+            names = map(_tagged, entry.get("RepoTags") or ())
+            result[key] = tuple(dict.fromkeys((*result.get(key, ()), *names)))
     except (KeyError, TypeError, AttributeError) as error:
         raise InvalidArchive(f"manifest.json: unexpected form ({error})") from error
+    return result
+
+
+def _tagged(text: str) -> Reference:
+    """A name of docker's manifest.json, which must have a tag."""
+    name = Reference.parse(text)
+    if name.tag is None:
+        raise InvalidArchive(f'invalid tag "{text}"')
+    return name
 
 
 def _oci_candidates(unpacked: Unpacked, tags: dict[str, tuple[Reference, ...]]) -> Iterator[_Candidate]:

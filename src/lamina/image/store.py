@@ -1,19 +1,25 @@
 """Which images there are and what they are called.
 
 A row ties an image ID (the digest of its config) to the manifest that lists its layers; a tag row ties a full name to an image ID.
-Rows are few and asked for all the time, so they are kept in memory; every change is committed before it shows there.
+Rows are few and asked for all the time, so they are kept in memory. What comes is committed before it shows there; what goes leaves
+memory first, so that nobody can begin to use it any more.
 """
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from lamina.content import ContentStore
-from lamina.image.errors import AmbiguousImageID, ImageNotFound
+from lamina.errors import LaminaError
+from lamina.image.errors import AmbiguousImageID, ImageDamaged, ImageHeld, ImageNotFound
 from lamina.oci.config import ImageConfig
 from lamina.oci.descriptor import Descriptor
 from lamina.oci.digest import Digest, ImageID
@@ -41,6 +47,7 @@ SCHEMA = Schema(
 _REF_NAME = "org.opencontainers.image.ref.name"
 _IMAGE_NAME = "io.containerd.image.name"
 _HEX_DIGITS = set("0123456789abcdef")
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -64,6 +71,49 @@ class Image:
         return frozenset({self.manifest.descriptor.digest, self.image_id, *layers, *self.config.diff_ids})
 
 
+@dataclass(frozen=True)
+class DamagedImage:
+    """An image whose config or manifest is lost: it keeps its row, its names and its blobs, and can be verified, reloaded or removed."""
+
+    image_id: ImageID
+    manifest_digest: Digest
+    config: ImageConfig | None
+    manifest: Manifest | None
+    parent: ImageID | None
+    added_ns: int
+
+    @property
+    def blobs(self) -> frozenset[Digest]:
+        """The blobs that are known to be the image's."""
+        layers = {layer.digest for layer in self.manifest.layers} if self.manifest else set()
+        diff_ids = self.config.diff_ids if self.config else ()
+        return frozenset({self.image_id, self.manifest_digest, *layers, *diff_ids})
+
+
+class Hold:
+    """Images that must not be removed while their user is at work."""
+
+    def __init__(self, images: ImageStore, counts: Counter[ImageID]) -> None:
+        self._images = images
+        self._counts = counts
+        self._held: list[ImageID] = []
+
+    def add(self, *image_ids: ImageID) -> None:
+        """Hold further images. Raises ImageNotFound for one that is gone already."""
+        for image_id in image_ids:
+            self._images.get(image_id)
+            self._held.append(image_id)
+            self._counts[image_id] += 1
+
+    def release(self) -> None:
+        """Let go of all."""
+        self._counts.subtract(self._held)
+        for image_id in self._held:
+            if self._counts[image_id] <= 0:
+                del self._counts[image_id]
+        self._held = []
+
+
 class ImageStore:
     """The images of one state root, with their names."""
 
@@ -71,23 +121,44 @@ class ImageStore:
         self._database = database
         self._content = content
         self._images: dict[ImageID, Image] = {}
+        self._damaged: dict[ImageID, DamagedImage] = {}
         self._tags: dict[Reference, ImageID] = {}
         self._tagged_ns: dict[ImageID, int] = {}
+        self._holds: Counter[ImageID] = Counter()
 
     async def open(self) -> None:
-        """Read all rows. An image whose config or manifest is lost raises DataLoss's kinds."""
+        """Read all rows. An image whose config or manifest is lost is logged and kept apart, see ``damaged``."""
         images, tags = await self._database.read(
             lambda c: (c.execute("SELECT * FROM image").fetchall(), c.execute("SELECT * FROM tag").fetchall())
         )
         for row in images:
-            config = ImageConfig.parse(self._content.read(Digest(row["image_id"])))
-            manifest = Manifest.parse(self._content.read(Digest(row["manifest_digest"])))
-            parent = ImageID(Digest(row["parent"])) if row["parent"] else None
-            self._images[config.image_id] = Image(config, manifest, parent, row["added_ns"])
+            self._open_image(row)
         for row in tags:
             image_id = ImageID(Digest(row["image_id"]))
             self._tags[Reference.parse(row["name"])] = image_id
             self._tagged_ns[image_id] = max(row["tagged_ns"], self._tagged_ns.get(image_id, 0))
+
+    def _open_image(self, row: Any) -> None:
+        image_id, manifest_digest = ImageID(Digest(row["image_id"])), Digest(row["manifest_digest"])
+        parent = ImageID(Digest(row["parent"])) if row["parent"] else None
+        config, manifest = None, None
+        try:
+            config = ImageConfig.parse(self._content.read(image_id))
+        except LaminaError as error:
+            _log.error("image %s: its config is lost: %s", image_id, error)
+        try:
+            manifest = Manifest.parse(self._content.read(manifest_digest))
+        except LaminaError as error:
+            _log.error("image %s: its manifest is lost: %s", image_id, error)
+        if config is not None and manifest is not None:
+            self._images[image_id] = Image(config, manifest, parent, row["added_ns"])
+        else:
+            self._damaged[image_id] = DamagedImage(image_id, manifest_digest, config, manifest, parent, row["added_ns"])
+
+    @property
+    def damaged(self) -> list[DamagedImage]:
+        """The images of which something is lost; no other method but ``stored``, ``find_named`` and ``forget`` knows them."""
+        return list(self._damaged.values())
 
     def __iter__(self) -> Iterator[Image]:
         return iter(list(self._images.values()))
@@ -96,18 +167,42 @@ class ImageStore:
         return image_id in self._images
 
     def get(self, image_id: ImageID) -> Image:
-        """The image with exactly this ID. Raises ImageNotFound."""
+        """The image with exactly this ID. Raises ImageNotFound or ImageDamaged."""
+        image = self.stored(image_id)
+        if isinstance(image, DamagedImage):
+            raise ImageDamaged(image_id)
+        return image
+
+    def stored(self, image_id: ImageID) -> Image | DamagedImage:
+        """The image with exactly this ID, in whatever state. Raises ImageNotFound."""
+        image = self._images.get(image_id) or self._damaged.get(image_id)
+        if image is None:
+            raise ImageNotFound(image_id)
+        return image
+
+    @contextmanager
+    def hold(self, *image_ids: ImageID) -> Iterator[Hold]:
+        """Keep images from being removed for the length of the block; more can be added to the hold on the way.
+
+        Raises ImageNotFound for one that is gone already.
+        """
+        hold = Hold(self, self._holds)
         try:
-            return self._images[image_id]
-        except KeyError:
-            raise ImageNotFound(image_id) from None
+            hold.add(*image_ids)
+            yield hold
+        finally:
+            hold.release()
+
+    def is_held(self, image_id: ImageID) -> bool:
+        """Whether a build, or the creation of a container, is at work with an image."""
+        return self._holds[image_id] > 0
 
     def find(self, name: str) -> Image:
         """The image that a user means by *name*: a reference, an ID with or without ``sha256:``, or the beginning of one.
 
-        A name wins over an ID. Raises ImageNotFound, AmbiguousImageID or InvalidReference.
+        A name wins over an ID. Raises ImageNotFound, ImageDamaged, AmbiguousImageID or InvalidReference.
         """
-        return self._images[self.find_named(name)[0]]
+        return self.get(self.find_named(name)[0])
 
     def find_named(self, name: str) -> tuple[ImageID, Reference | None]:
         """As ``find``, and the reference if *name* was one rather than an ID."""
@@ -143,8 +238,9 @@ class ImageStore:
         return [i for i in self._images.values() if i.parent == image_id]
 
     def blobs_in_use(self) -> set[Digest]:
-        """Every blob that some image needs."""
-        return {blob for image in self._images.values() for blob in image.blobs}
+        """Every blob that some image is known to need."""
+        images: list[Image | DamagedImage] = [*self._images.values(), *self._damaged.values()]
+        return {blob for image in images for blob in image.blobs}
 
     async def add(
         self,
@@ -156,30 +252,27 @@ class ImageStore:
     ) -> Image:
         """Record an image whose blobs are all stored (config and manifest are put here), with its tags, at once.
 
-        The caller holds a lease on the layers. Adding an image that exists keeps its row; its tags are moved.
+        The caller holds a lease on the layers. Adding an image that exists keeps its row; its tags are moved. One that was damaged is
+        whole again.
         """
-        self._content.put(config.data)
-        self._content.put(manifest.data)
-        now = time.time_ns()
-        image = self._images.get(config.image_id) or Image(config, manifest, parent, now)
-
-        def insert(connection: sqlite3.Connection) -> None:
-            connection.execute(
-                "INSERT OR IGNORE INTO image VALUES (?, ?, ?, ?)",
-                (str(image.image_id), str(image.manifest.descriptor.digest), _text(image.parent), image.added_ns),
-            )
-            _move_tags(connection, tags, image.image_id, now)
-
-        await self._database.write(insert)
-        self._images[image.image_id] = image
-        self._show_tags(tags, image.image_id, now)
+        with self._content.lease((config.image_id, manifest.descriptor.digest)):
+            self._content.put(config.data)
+            self._content.put(manifest.data)
+            now = time.time_ns()
+            image = self._images.get(config.image_id) or Image(config, manifest, parent, now)
+            with self._held_while_known(image.image_id):
+                await self._database.write(lambda c: _insert(c, image, tags, now))
+                self._images[image.image_id] = image
+                self._damaged.pop(image.image_id, None)
+                self._show_tags(tags, image.image_id, now)
         return image
 
     async def tag(self, image_id: ImageID, tags: Sequence[Reference]) -> None:
-        """Give an image further names; a name that another image had moves to this one."""
+        """Give an image further names; a name that another image had moves to this one. Raises ImageNotFound."""
         now = time.time_ns()
-        await self._database.write(lambda c: _move_tags(c, tags, image_id, now))
-        self._show_tags(tags, image_id, now)
+        with self.hold(image_id):
+            await self._database.write(lambda c: _move_tags(c, tags, image_id, now))
+            self._show_tags(tags, image_id, now)
 
     async def untag(self, tags: Iterable[Reference]) -> None:
         """Remove names; the images stay."""
@@ -190,24 +283,55 @@ class ImageStore:
         self._export_index()
 
     async def forget(self, image_id: ImageID) -> None:
-        """Remove an image's row and names. Its blobs become garbage unless another image needs them."""
+        """Remove an image's row and names. Its blobs become garbage unless another image needs them.
+
+        It is gone for everybody at once, before anything is waited for. Raises ImageNotFound, or ImageHeld if somebody is at work
+        with it.
+        """
+        image, names = self.stored(image_id), self.names(image_id)
+        if self.is_held(image_id):
+            raise ImageHeld(image_id)
+        self._remove_from_memory(image_id, names)
 
         def delete(connection: sqlite3.Connection) -> None:
             connection.execute("DELETE FROM tag WHERE image_id = ?", (str(image_id),))
             connection.execute("DELETE FROM image WHERE image_id = ?", (str(image_id),))
 
-        await self._database.write(delete)
-        self._images.pop(image_id, None)
-        self._tagged_ns.pop(image_id, None)
-        for tag in self.names(image_id):
-            del self._tags[tag]
+        try:
+            await self._database.write(delete)
+        except sqlite3.Error:
+            if isinstance(image, Image):
+                self._images[image_id] = image
+            else:
+                self._damaged[image_id] = image
+            self._tags.update(dict.fromkeys(names, image_id))
+            raise
         self._export_index()
+
+    def _remove_from_memory(self, image_id: ImageID, names: Iterable[Reference]) -> None:
+        self._images.pop(image_id, None)
+        self._damaged.pop(image_id, None)
+        self._tagged_ns.pop(image_id, None)
+        for tag in names:
+            del self._tags[tag]
+
+    @contextmanager
+    def _held_while_known(self, image_id: ImageID) -> Iterator[None]:
+        """A hold on an image that may not be there yet."""
+        self._holds[image_id] += 1
+        try:
+            yield
+        finally:
+            self._holds[image_id] -= 1
+            if not self._holds[image_id]:
+                del self._holds[image_id]
 
     def _by_reference(self, reference: Reference) -> ImageID | None:
         if reference.digest is None:
             return self._tags.get(reference)
         for tag, image_id in self._tags.items():
-            digest = self._images[image_id].manifest.descriptor.digest
+            image = self.stored(image_id)
+            digest = image.manifest.descriptor.digest if isinstance(image, Image) else image.manifest_digest
             if tag.repository == reference.repository and digest == reference.digest:
                 return image_id
         return None
@@ -216,7 +340,7 @@ class ImageStore:
         prefix = name.removeprefix("sha256:")
         if not _may_be_id(name):
             return None
-        found = [i for i in self._images if i.hex.startswith(prefix)]
+        found = [i for i in (*self._images, *self._damaged) if i.hex.startswith(prefix)]
         if len(found) > 1:
             raise AmbiguousImageID(name)
         return found[0] if found else None
@@ -232,6 +356,8 @@ class ImageStore:
         """Rewrite index.json, by which skopeo and others find images in the store."""
         manifests = []
         for reference, image_id in sorted(self._tags.items()):
+            if image_id not in self._images:
+                continue
             pointer = self._images[image_id].manifest.descriptor
             annotations = {_REF_NAME: reference.familiar, _IMAGE_NAME: str(reference)}
             manifests.append(
@@ -240,6 +366,16 @@ class ImageStore:
                 )
             )
         self._content.write_index(manifests)
+
+
+def _insert(connection: sqlite3.Connection, image: Image, tags: Sequence[Reference], now: int) -> None:
+    row = (str(image.image_id), str(image.manifest.descriptor.digest), _text(image.parent), image.added_ns)
+    connection.execute(
+        "INSERT INTO image VALUES (?, ?, ?, ?) "
+        "ON CONFLICT (image_id) DO UPDATE SET manifest_digest = excluded.manifest_digest",
+        row,
+    )
+    _move_tags(connection, tags, image.image_id, now)
 
 
 def _move_tags(connection: sqlite3.Connection, tags: Sequence[Reference], image_id: ImageID, now: int) -> None:

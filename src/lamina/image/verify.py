@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lamina.content import BlobDamaged, BlobNotFound, ContentStore
-from lamina.image.store import Image
+from lamina.image.store import DamagedImage, Image
 from lamina.oci.digest import Digest
 
 
@@ -21,14 +21,17 @@ class VerifiedBlob:
     status: Literal["ok", "damaged", "missing"]
 
 
-async def verify(image: Image, content: ContentStore) -> AsyncIterator[VerifiedBlob]:
-    """Hash each blob of an image: manifest, config, then the layers from the lowest up."""
-    yield await _check("manifest", image.manifest.descriptor.digest, content)
+async def verify(image: Image | DamagedImage, content: ContentStore) -> AsyncIterator[VerifiedBlob]:
+    """Hash each blob of an image: manifest, config, then the layers from the lowest up, as far as they are known."""
+    manifest = image.manifest
+    manifest_digest = image.manifest_digest if isinstance(image, DamagedImage) else image.manifest.descriptor.digest
+    diff_ids = image.config.diff_ids if image.config is not None else ()
+    yield await _check("manifest", manifest_digest, content)
     yield await _check("config", image.image_id, content)
-    for diff_id in image.config.diff_ids:
+    for diff_id in diff_ids:
         yield await _check("layer", diff_id, content)
-    for layer in image.manifest.layers:
-        if layer.digest not in image.config.diff_ids:
+    for layer in manifest.layers if manifest is not None else ():
+        if layer.digest not in diff_ids:
             yield await _check("compressed layer", layer.digest, content)
 
 

@@ -56,13 +56,23 @@ class Header:
     minor: int
 
 
+def is_header(block: bytes) -> bool:
+    """Whether bytes begin with a tar header: their checksum says so."""
+    try:
+        checksum = number(block[148:156])
+    except (InvalidLayer, IndexError):
+        return False
+    if len(block) < BLOCK:
+        return False
+    # some old writers summed signed bytes
+    signed = sum(b - 256 if b > 127 else b for b in block[:148] + block[156:]) + 256
+    return checksum in (sum(block) - sum(block[148:156]) + 256, signed)
+
+
 def parse_header(block: bytes) -> Header:
     """Read a 512-byte header. Raises InvalidLayer if its checksum or a number is wrong."""
-    if sum(block) - sum(block[148:156]) + 256 != number(block[148:156]):
-        # some old writers summed signed bytes
-        signed = sum(b - 256 if b > 127 else b for b in block[:148] + block[156:]) + 256
-        if signed != number(block[148:156]):
-            raise InvalidLayer("bad header checksum", printable(text(block[:100])))
+    if sum(block) - sum(block[148:156]) + 256 != number(block[148:156]) and not is_header(block):
+        raise InvalidLayer("bad header checksum", printable(text(block[:100])))
     name = text(block[:100])
     if block[257:263] == b"ustar\0" and block[345]:
         name = text(block[345:500]) + b"/" + name

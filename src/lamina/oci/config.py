@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any
 
@@ -17,6 +19,7 @@ from lamina.oci.digest import ChainID, DiffID, Digest, ImageID, chain_id
 from lamina.oci.platform import Platform
 
 _MAXIMUM_BYTES = 8 << 20
+_TIME = re.compile(r"(\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d)(?:\.(\d+))?([Zz]|[+-]\d\d:\d\d)")
 
 
 class Healthcheck(msgspec.Struct, frozen=True, rename="pascal", omit_defaults=True):
@@ -149,6 +152,22 @@ class ImageConfig:
         """RFC 3339 time of the last instruction, as it stands in the document."""
         return self._fields.created
 
+    @cached_property
+    def created_ns(self) -> int:
+        """The same as Unix time in nanoseconds; the epoch for what is missing or no time."""
+        return _unix_ns(self._fields.created or "")
+
+    @property
+    def docker_version(self) -> str:
+        """Which docker made the image, if one did and said so."""
+        return _text(self.document.get("docker_version"))
+
+    @property
+    def comment(self) -> str:
+        """What was said of the image when it was made: in the document, or with its last instruction."""
+        last = self.history[-1].comment if self.history else None
+        return _text(self.document.get("comment")) or last or ""
+
     @property
     def author(self) -> str | None:
         """Who made the image."""
@@ -184,3 +203,19 @@ class ImageConfig:
         for stale in ("container", "container_config", "id", "parent"):
             document.pop(stale, None)
         return self._build(document)
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _unix_ns(text: str) -> int:
+    match = _TIME.fullmatch(text)
+    if match is None:
+        return 0
+    try:
+        whole = datetime.fromisoformat(match[1] + match[3])
+    except ValueError:
+        return 0
+    seconds = (whole - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(seconds=1)
+    return seconds * 1_000_000_000 + int(((match[2] or "") + "0" * 9)[:9])

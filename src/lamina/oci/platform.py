@@ -17,6 +17,12 @@ _ARCHITECTURES = {
     "i686": "386",
     "ppc64el": "ppc64le",
 }
+_SYSTEMS = frozenset(
+    "aix android darwin dragonfly freebsd illumos ios js linux netbsd openbsd plan9 solaris wasip1 windows".split()
+)
+_GO_ARCHITECTURES = frozenset(
+    "386 amd64 arm arm64 loong64 mips mips64 mips64le mipsle ppc64 ppc64le riscv64 s390x wasm".split()
+)
 _DEFAULT_VARIANTS = {"arm64": "v8", "arm": "v7"}
 
 
@@ -52,6 +58,11 @@ class Platform(NamedTuple):
     def of_host(cls) -> Platform:
         """The platform that this machine runs natively."""
         return cls("linux", _architecture(os.uname().machine))
+
+    @property
+    def is_known(self) -> bool:
+        """Whether both are names that Go has, which is what image configs are to use (OCI image-spec, config.md)."""
+        return self.os in _SYSTEMS and self.architecture in _GO_ARCHITECTURES
 
     def matches(self, wanted: Platform) -> bool:
         """Whether something of this platform serves where *wanted* was asked for."""

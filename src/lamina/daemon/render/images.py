@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 from lamina.container.times import parse_rfc3339, rfc3339
@@ -10,6 +11,7 @@ from lamina.engine import Engine
 from lamina.errors import InvalidArgument
 from lamina.image.history import HistoryStep
 from lamina.image.store import Image
+from lamina.oci.reference import Reference
 
 
 def size_of(image: Image, engine: Engine) -> int:
@@ -17,15 +19,17 @@ def size_of(image: Image, engine: Engine) -> int:
     return sum(engine.content.size(d) for d in image.config.diff_ids if engine.content.exists(d))
 
 
-def summary(image: Image, engine: Engine, *, shared: bool = False) -> dict[str, Any]:
-    """An entry of ``GET /images/json``."""
-    names = engine.images.names(image.image_id)
+def summary(
+    image: Image, engine: Engine, *, names: Sequence[Reference] | None = None, shared: bool = False
+) -> dict[str, Any]:
+    """An entry of ``GET /images/json``, with *names* alone if some were asked for."""
+    names = engine.images.names(image.image_id) if names is None else names
     using = sum(1 for record in engine.containers if record.image_id == image.image_id)
     return {
         "Id": image.image_id,
         "ParentId": image.parent or "",
         "RepoTags": [name.familiar for name in names],
-        "RepoDigests": repo_digests(image, engine),
+        "RepoDigests": repo_digests(image, names),
         "Created": created_seconds(image),
         "Size": size_of(image, engine),
         "SharedSize": _shared_size(image, engine) if shared else -1,
@@ -38,15 +42,15 @@ def inspect(image: Image, engine: Engine) -> dict[str, Any]:
     """``GET /images/{name}/json``."""
     config = image.config
     tagged_ns = engine.images.tagged_ns(image.image_id)
-    comment = config.history[-1].comment if config.history else None
+    names = engine.images.names(image.image_id)
     return {
         "Id": image.image_id,
-        "RepoTags": [name.familiar for name in engine.images.names(image.image_id)],
-        "RepoDigests": repo_digests(image, engine),
+        "RepoTags": [name.familiar for name in names],
+        "RepoDigests": repo_digests(image, names),
         "Parent": image.parent or "",
-        "Comment": comment or "",
+        "Comment": config.comment,
         "Created": config.created or "1970-01-01T00:00:00Z",
-        "DockerVersion": "",
+        "DockerVersion": config.docker_version,
         "Author": config.author or "",
         "Config": run_config(image),
         "Architecture": config.platform.architecture,
@@ -82,10 +86,10 @@ def history_item(step: HistoryStep) -> dict[str, Any]:
     }
 
 
-def repo_digests(image: Image, engine: Engine) -> list[str]:
-    """``repository@digest`` for each repository that has the image."""
+def repo_digests(image: Image, names: Sequence[Reference]) -> list[str]:
+    """``repository@digest`` for each repository among an image's names."""
     digest = image.manifest.descriptor.digest
-    repositories = dict.fromkeys(name.familiar_repository for name in engine.images.names(image.image_id))
+    repositories = dict.fromkeys(name.familiar_repository for name in names)
     return [f"{repository}@{digest}" for repository in repositories]
 
 

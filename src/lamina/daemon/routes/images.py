@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -22,12 +23,14 @@ from lamina.image.load import load
 from lamina.image.removal import Removed
 from lamina.image.rootfs import import_rootfs
 from lamina.image.save import save, select
+from lamina.image.store import DamagedImage, Image
 from lamina.image.verify import verify
 from lamina.oci.platform import Platform
 from lamina.oci.reference import Reference
 
 _LIST_FILTERS = ("before", "dangling", "label", "label!", "reference", "since", "until")
 _PRUNE_FILTERS = ("dangling", "label", "label!", "until")
+_log = logging.getLogger(__name__)
 
 
 class PullUnsupported(Unsupported):
@@ -76,7 +79,7 @@ class _Images:
         )
         shared = request.flag("shared-size")
         chosen = select_images(self._engine.images, query)
-        return json_response([render.summary(image, self._engine, shared=shared) for image in chosen])
+        return json_response([render.summary(i.image, self._engine, names=i.names, shared=shared) for i in chosen])
 
     async def inspect(self, request: Request) -> Response:
         image = self._engine.images.find(request.path_params["name"])
@@ -98,7 +101,7 @@ class _Images:
         repository, tag = request.query("repo"), request.query("tag")
         name = Reference.parse_tagged(f"{repository}:{tag}" if tag else repository) if repository else None
         run = apply_changes({}, request.query_all("changes"))
-        platform = Platform.parse(request.query("platform")) if request.query("platform") else None
+        platform = _linux_platform(request.query("platform")) if request.query("platform") else None
         return StreamingResponse(self._import(request, source, name, run, platform))
 
     async def _import(
@@ -116,7 +119,7 @@ class _Images:
                 message=request.query("message") or None,
                 platform=platform,
             )
-        except LaminaError as error:
+        except Exception as error:
             yield _stream_error(error)
             return
         engine.events.publish(Event("image", "import", image.image_id, {"name": image.image_id}))
@@ -129,7 +132,7 @@ class _Images:
         engine = self._engine
         try:
             loaded = await load(engine.images, engine.intake, aiter(request.body))
-        except LaminaError as error:
+        except Exception as error:
             yield _stream_error(error)
             return
         for item in loaded:
@@ -148,10 +151,11 @@ class _Images:
 
     def _save(self, names: list[str]) -> StreamingResponse:
         selections = select(self._engine.images, names)
+        archive = save(selections, self._engine.content)
         for selection in selections:
             image_id = selection.image.image_id
             self._engine.events.publish(Event("image", "save", image_id, {"name": image_id}))
-        return StreamingResponse(save(selections, self._engine.content), "application/x-tar")
+        return StreamingResponse(archive, "application/x-tar")
 
     async def tag(self, request: Request) -> Response:
         image = self._engine.images.find(request.path_params["name"])
@@ -178,15 +182,16 @@ class _Images:
             without_labels=filters.values_of("label!"),
             until_ns=_until(filters),
         )
-        removed = await self._engine.removal.prune(select_images(self._engine.images, query))
+        candidates = [item.image for item in select_images(self._engine.images, query)]
+        removed = await self._engine.removal.prune(candidates, named=not dangling_only)
         return json_response({"ImagesDeleted": self._tell(removed) or None, "SpaceReclaimed": removed.freed_bytes})
 
     async def verify(self, request: Request) -> StreamingResponse:
-        image = self._engine.images.find(request.path_params["name"])
-        return StreamingResponse(self._verify_lines(image.image_id))
+        image_id, _ = self._engine.images.find_named(request.path_params["name"])
+        return StreamingResponse(self._verify_lines(self._engine.images.stored(image_id)))
 
-    async def _verify_lines(self, image_id: Any) -> AsyncIterator[bytes]:
-        async for blob in verify(self._engine.images.get(image_id), self._engine.content):
+    async def _verify_lines(self, image: Image | DamagedImage) -> AsyncIterator[bytes]:
+        async for blob in verify(image, self._engine.content):
             yield _line({"kind": blob.kind, "digest": blob.digest, "size": blob.size_bytes, "status": blob.status})
 
     def _tell(self, removed: Removed) -> list[dict[str, str]]:
@@ -202,10 +207,23 @@ def _until(filters: Filters) -> int | None:
     return parse_moment(values[0]) if values else None
 
 
+def _linux_platform(text: str) -> Platform:
+    """What an import says that its files are for. Raises InvalidPlatform, or Unsupported for what no Linux runs."""
+    platform = Platform.parse(text)
+    if not platform.is_known:
+        raise InvalidRequest(f'"{text}": unknown operating system or architecture: invalid argument')
+    if platform.os != "linux":
+        raise Unsupported("operating system is not supported")
+    return platform
+
+
 def _line(fields: dict[str, Any]) -> bytes:
     return encode_json(fields) + b"\r\n"
 
 
-def _stream_error(error: LaminaError) -> bytes:
-    """An error after a stream has begun."""
-    return _line({"errorDetail": error_body(error), "error": error.message})
+def _stream_error(error: Exception) -> bytes:
+    """An error after a stream has begun; one that nobody foresaw goes to the log with all that is known of it."""
+    if not isinstance(error, LaminaError):
+        _log.error("a stream failed", exc_info=error)
+    body = error_body(error)
+    return _line({"errorDetail": body, "error": body["message"]})
