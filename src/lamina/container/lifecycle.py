@@ -34,7 +34,8 @@ from lamina.container.store import ContainerStore
 from lamina.container.streams import Console
 from lamina.container.times import parse_rfc3339, rfc3339
 from lamina.container.waiting import Condition, Waiters
-from lamina.errors import ContainerStartError, InvalidArgument, LaminaError
+from lamina.errors import ContainerStartError, LaminaError
+from lamina.linux.signals import signal_number
 from lamina.runtime.monitor import ExitStatus
 from lamina.snapshot import Snapshots
 from lamina.volume import VolumeStore
@@ -317,26 +318,6 @@ class Lifecycle:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def signal_number(text: str) -> signal.Signals | int:
-    """``SIGTERM``, ``TERM``, ``15`` or ``RTMIN+3``. Raises InvalidArgument."""
-    name = text.upper().removeprefix("SIG")
-    if name.isdigit():
-        number = int(name)
-        if 0 < number <= signal.SIGRTMAX:
-            return number
-        raise InvalidArgument(f"Invalid signal: {text}")
-    base, sign, offset = name.partition("+") if "+" in name else name.partition("-")
-    try:
-        number = signal.Signals[f"SIG{base}"]
-    except KeyError:
-        raise InvalidArgument(f"Invalid signal: {text}") from None
-    if not sign:
-        return number
-    if not offset.isdigit() or base not in ("RTMIN", "RTMAX"):
-        raise InvalidArgument(f"Invalid signal: {text}")
-    return int(number) + (int(offset) if sign == "+" else -int(offset))
 
 
 def _with_endpoint(record: Record, endpoint: NetworkEndpoint | None) -> Record:

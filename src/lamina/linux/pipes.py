@@ -54,7 +54,7 @@ async def drain(produce: Callable[[int], Awaitable[object]]) -> AsyncIterator[by
 
     producer = asyncio.ensure_future(run())
     try:
-        while chunk := await _read(read_fd):
+        while chunk := await read_available(read_fd):
             yield chunk
         await producer
     finally:
@@ -108,7 +108,8 @@ async def _writable(fd: int, consumer: asyncio.Future[T]) -> None:
         consumer.remove_done_callback(wake)
 
 
-async def _read(fd: int) -> bytes:
+async def read_available(fd: int) -> bytes:
+    """What a non-blocking descriptor has to give, waiting for something; empty at its end."""
     loop = asyncio.get_running_loop()
     while True:
         try:
