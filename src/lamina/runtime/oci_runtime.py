@@ -85,20 +85,18 @@ class OciRuntime:
         Raises ContainerStartError's kinds if the process could not be started.
         """
         argv = [self.tool.path, *self.arguments(bundle), "run", "--bundle", str(bundle), container_id]
-        process = await asyncio.to_thread(
-            subprocess.Popen, argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
+        process = await processes.spawn(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         assert process.stdout is not None
         assert process.stderr is not None
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(_carry(process.stdout.fileno(), 1, on_output))
                 tasks.create_task(_carry(process.stderr.fileno(), 2, on_output))
-            code = await asyncio.to_thread(process.wait)
+            code = await processes.wait(process)
         except BaseException:
             process.kill()
             await asyncio.shield(self.delete(bundle, container_id, group))
-            await asyncio.shield(asyncio.to_thread(process.wait))
+            await asyncio.shield(processes.wait(process))
             raise
         finally:
             process.stdout.close()
