@@ -111,9 +111,9 @@ class Creation:
     async def _fill_volumes(self, plan: MountPlan, container_id: str, image: Image) -> None:
         if not plan.to_fill:
             return
-        rootfs = await self._snapshots.mount(container_id, image.config.diff_ids)
-        for volume, target in plan.to_fill:
-            await fill_volume(volume, rootfs, target)
+        async with self._snapshots.mounted(container_id, image.config.diff_ids) as rootfs:
+            for volume, target in plan.to_fill:
+                await fill_volume(volume, rootfs, target)
 
 
 def complete_config(config: ContainerConfig, image: RunConfig, container_id: str) -> ContainerConfig:
