@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from lamina.linux.pipes import read_available, writable
+from lamina.linux.tasks import to_the_end
 
 _WRITE_BYTES = 64 << 10
 
@@ -59,7 +60,7 @@ async def run(
         returncode = await wait(process)
     except BaseException:
         process.kill()
-        await asyncio.shield(asyncio.ensure_future(wait(process)))
+        await to_the_end(wait(process))
         raise
     finally:
         for pipe in (process.stdin, process.stdout, process.stderr):
@@ -82,7 +83,7 @@ async def spawn(argv: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
     try:
         return await asyncio.shield(starting)
     except asyncio.CancelledError:
-        await asyncio.shield(asyncio.ensure_future(_end_started(starting)))
+        await to_the_end(_end_started(starting))
         raise
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from lamina.errors import ContainerStartError
 from lamina.linux import processes
 from lamina.linux.cgroups import Hierarchies
+from lamina.linux.tasks import to_the_end
 from lamina.runtime.probe import Tool
 from lamina.runtime.start_errors import last_message, start_error
 
@@ -95,8 +96,8 @@ class OciRuntime:
             code = await processes.wait(process)
         except BaseException:
             process.kill()
-            await asyncio.shield(self.delete(bundle, container_id, group))
-            await asyncio.shield(processes.wait(process))
+            await to_the_end(self.delete(bundle, container_id, group))
+            await to_the_end(processes.wait(process))
             raise
         finally:
             process.stdout.close()

@@ -14,18 +14,15 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ParamSpec, TypeVar
 
 from lamina.linux import mount
+from lamina.linux.tasks import to_the_end
 from lamina.oci.digest import DiffID
 from lamina.snapshot.driver import LowerDriver
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 _FRESH_MODE = 0o755
 _TRASH = ".trash-"
@@ -121,7 +118,7 @@ class Snapshots:
             use.readers -= 1
             if not use.readers:
                 use.idle.set()
-            await asyncio.shield(asyncio.ensure_future(self._let_go(snapshot_id, use)))
+            await to_the_end(self._let_go(snapshot_id, use))
 
     async def remove(self, snapshot_id: str) -> None:
         """Unmount and delete the read-write layer, when nobody reads it any more; gone already is no error."""
@@ -129,7 +126,7 @@ class Snapshots:
         while use.readers:
             await use.idle.wait()
         async with use.lock:
-            await _to_the_end(self._remove, snapshot_id)
+            await to_the_end(asyncio.to_thread(self._remove, snapshot_id))
         self._uses.pop(snapshot_id, None)
 
     def size_bytes(self, snapshot_id: str) -> int:
@@ -150,7 +147,7 @@ class Snapshots:
 
     async def _mount_over(self, snapshot_id: str, diff_ids: Sequence[DiffID]) -> Path:
         lowers = await self._lowers.lower(diff_ids)
-        return await _to_the_end(self._mount, snapshot_id, lowers)
+        return await to_the_end(asyncio.to_thread(self._mount, snapshot_id, lowers))
 
     async def _let_go(self, snapshot_id: str, use: _Use) -> None:
         async with use.lock:
@@ -158,7 +155,7 @@ class Snapshots:
 
     async def _unmount_unused(self, snapshot_id: str, use: _Use) -> None:
         if not use.runs and not use.readers:
-            await _to_the_end(self._unmount, self.rootfs(snapshot_id))
+            await to_the_end(asyncio.to_thread(self._unmount, self.rootfs(snapshot_id)))
 
     def _mount(self, snapshot_id: str, lowers: tuple[int, ...]) -> Path:
         target = self.rootfs(snapshot_id)
@@ -195,16 +192,6 @@ class Snapshots:
         except FileNotFoundError:
             return
         shutil.rmtree(trash, ignore_errors=True)
-
-
-async def _to_the_end(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run *function* in a thread; a caller that is cancelled goes on when it has ended, as a thread cannot be stopped."""
-    work = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))
-    try:
-        return await asyncio.shield(work)
-    except asyncio.CancelledError:
-        await asyncio.wait((work,))
-        raise
 
 
 def _show_root_of(lower_fd: int, upper: Path) -> None:
