@@ -9,7 +9,7 @@ import os
 import shutil
 import stat
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from lamina.errors import ContainerStartError
@@ -56,6 +56,7 @@ class OciRuntime:
         """Kill what is left of a container and remove the runtime's state and control groups; gone already is no error."""
         argv = [self.tool.path, *self.arguments(bundle), "delete", "--force", container_id]
         await processes.run(argv)
+        await asyncio.to_thread(self._hierarchies.kill, group)
         # runc leaves the group of a process that it could not start, when the kernel was slow to let go of it
         try:
             await asyncio.to_thread(self._hierarchies.remove, group)
@@ -73,6 +74,18 @@ class OciRuntime:
         except OSError:
             await self.delete(bundle, container_id, group)
         else:
+            await asyncio.to_thread(shutil.rmtree, self.root / container_id, ignore_errors=True)
+
+    async def sweep(self, live: Collection[str], parent: str, bundles: Path) -> None:
+        """Kill and remove every container of this runtime's state that is none of *live*.
+
+        A group without state is left alone: it is another daemon's, as the state is made before the group and removed after it.
+        """
+        known = {path.name for path in self.root.iterdir()} if self.root.exists() else set()
+        for container_id in known - set(live):
+            bundle = bundles / container_id
+            bundle.mkdir(mode=0o700, parents=True, exist_ok=True)
+            await self.delete(bundle, container_id, f"{parent}/{container_id}")
             await asyncio.to_thread(shutil.rmtree, self.root / container_id, ignore_errors=True)
 
     async def run_to_completion(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import closing, suppress
 from typing import cast
 
 from lamina.api import frames
@@ -25,6 +26,7 @@ from lamina.daemon.render import containers as render
 from lamina.daemon.render.images import size_of
 from lamina.daemon.router import Route
 from lamina.engine import Engine
+from lamina.errors import Conflict, NotFound
 from lamina.image.store import Image
 from lamina.oci.digest import Digest, ImageID
 
@@ -150,9 +152,11 @@ class _Containers:
         for record in select_containers(self._engine.containers, self._engine.images, query):
             if record.state.has_process or (until_ns is not None and record.created_ns >= until_ns):
                 continue
-            freed += (await self._sizes(record))[0]
-            await self._engine.lifecycle.remove(record.id)
-            deleted.append(record.id)
+            size = (await self._sizes(record))[0]
+            with suppress(Conflict, NotFound):  # started, or removed by somebody else, meanwhile
+                await self._engine.lifecycle.remove(record.id)
+                deleted.append(record.id)
+                freed += size
         return json_response({"ContainersDeleted": deleted or None, "SpaceReclaimed": freed})
 
     async def wait(self, request: Request) -> Response | StreamingResponse:
@@ -199,23 +203,20 @@ class _Containers:
         record = self._find(request)
         wants = {name: request.flag(name) for name in ("stdin", "stdout", "stderr", "stream", "logs")}
         keys = _detach_keys(request) if record.config.tty else None
-        console = await self._engine.lifecycle.attach_running(record)
-        subscription = console.subscribe() if wants["stream"] else None
-        raw = await request.hijack(_RAW if record.config.tty else _MULTIPLEXED)
+        attached = await self._engine.lifecycle.attach(record.id) if wants["stream"] else None
         try:
-            if wants["logs"]:
-                query = LogQuery(stdout=wants["stdout"], stderr=wants["stderr"])
-                encode = _plain if record.config.tty else _framed
-                async for data in encode(self._log_lines(record, query), timestamps=False):
-                    await raw.write(data)
-            if subscription is not None:
-                await _carry(raw, console, subscription, record, wants, keys)
-        except (ClientGone, ConnectionError):
-            pass  # a client may go whenever it likes
+            raw = await request.hijack(_RAW if record.config.tty else _MULTIPLEXED)
+            with closing(raw), suppress(ClientGone, ConnectionError):  # a client may go whenever it likes
+                if wants["logs"]:
+                    query = LogQuery(stdout=wants["stdout"], stderr=wants["stderr"])
+                    encode = _plain if record.config.tty else _framed
+                    async for data in encode(self._log_lines(record, query), timestamps=False):
+                        await raw.write(data)
+                if attached is not None:
+                    await _carry(raw, self._engine.lifecycle.console(record.id), attached, record, wants, keys)
         finally:
-            if subscription is not None:
-                subscription.close()
-            raw.close()
+            if attached is not None:
+                attached.close()
         return None
 
     async def _sizes(self, record: Record) -> tuple[int, int]:
