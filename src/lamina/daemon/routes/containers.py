@@ -35,6 +35,7 @@ _LIST_FILTERS = ("ancestor", "before", "exited", "expose", "health", "id", "isol
 _PRUNE_FILTERS = ("label", "label!", "until")
 _RAW = "application/vnd.docker.raw-stream"
 _MULTIPLEXED = "application/vnd.docker.multiplexed-stream"
+_CREATE_LIMIT = 64 << 20
 _CONDITIONS = ("not-running", "next-exit", "removed")
 
 
@@ -83,7 +84,7 @@ class _Containers:
         return json_response([render.summary(r, await self._sizes(r) if with_sizes else None) for r in chosen])
 
     async def create(self, request: Request) -> Response:
-        body = await request.json(_CreateBody)
+        body = await request.json(_CreateBody, limit=_CREATE_LIMIT)
         if not body.image:
             raise InvalidRequest("no image was given")
         config = ContainerConfig(**{f: getattr(body, f) for f in ContainerConfig.__struct_fields__})
