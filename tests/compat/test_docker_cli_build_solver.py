@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -120,3 +122,40 @@ def test_eight_builds_of_one_dockerfile_at_once_agree(daemon: Daemon, context: P
     with ThreadPoolExecutor(8) as pool:
         outs = list(pool.map(lambda _: daemon.docker_ok("build", "-q", context), range(8)))
     assert len(set(outs)) == 1
+
+
+def test_a_local_context_is_built_from_where_it_lies_and_noticed_when_it_changes(daemon: Daemon, context: Path) -> None:
+    (context / "Dockerfile").write_text("FROM busybox\nCOPY . /c\nRUN cat /c/f\n")
+    (context / "f").write_text("one")
+    (context / "d" / "e").mkdir(parents=True)
+    (context / "d" / "e" / "left-out").write_text("x")
+    (context / "d" / "e" / "kept").write_text("x")
+    (context / "link").symlink_to("f")
+    (context / ".dockerignore").write_text("d/*\n!d/e/kept\n")
+    for expected in ("one", "two"):
+        (context / "f").write_text(expected)
+        daemon.lamina_ok("build", "-t", "solved", context)
+        # docker sends the same context as a tar, and finds the same steps
+        assert daemon.docker_ok("build", "-t", "sent", context).count("Using cache") == 2
+        shown = daemon.docker_ok("run", "--rm", "solved", "sh", "-c", "cd /c; find . | sort; cat link")
+        assert shown == f".\n./.dockerignore\n./Dockerfile\n./d\n./d/e\n./d/e/kept\n./f\n./link\n{expected}"
+
+
+def test_several_targets_are_built_in_one_go(daemon: Daemon, context: Path) -> None:
+    (context / "Dockerfile").write_text("FROM busybox AS a\nENV A=1\nFROM busybox AS b\nENV B=1\nFROM busybox AS c\n")
+    out = daemon.lamina_ok("build", "--progress", "rawjson", "--target", "a", "--target", "b", context)
+    built = json.loads(out.splitlines()[-1])
+    assert built["event"] == "Built"
+    shown = [daemon.docker_ok("inspect", "-f", "{{.Config.Env}}", image) for image in built["images"]]
+    assert "A=1" in shown[0]
+    assert "B=1" in shown[1]
+
+
+def test_a_client_whose_directory_is_not_the_daemons_is_told_so(daemon: Daemon, context: Path) -> None:
+    status = context.stat()
+    body = json.dumps({"context": str(context), "device": status.st_dev, "inode": status.st_ino + 1})
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(daemon.socket_path))
+        head = f"POST /lamina/build HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        client.sendall((head + body).encode())
+        assert b" 409 " in client.recv(4096).split(b"\r\n")[0]

@@ -26,9 +26,12 @@ from lamina.container.settings import parse_security_options
 from lamina.container.store import ContainerStore
 from lamina.container.times import rfc3339
 from lamina.errors import InvalidArgument
-from lamina.image.store import Image
+from lamina.image.errors import ImageNotFound
+from lamina.image.store import Image, ImageStore
 from lamina.linux.cgroups import Hierarchies
+from lamina.linux.tasks import to_the_end
 from lamina.oci.config import RunConfig
+from lamina.oci.digest import ImageID
 from lamina.runtime import defaults
 from lamina.runtime.capabilities import effective_set
 from lamina.snapshot import Snapshots
@@ -54,9 +57,16 @@ class Creation:
     """Makes records, read-write layers and volumes for new containers."""
 
     def __init__(
-        self, store: ContainerStore, snapshots: Snapshots, volumes: VolumeStore, hierarchies: Hierarchies
+        self,
+        store: ContainerStore,
+        images: ImageStore,
+        snapshots: Snapshots,
+        volumes: VolumeStore,
+        hierarchies: Hierarchies,
     ) -> None:
         self._store = store
+        self._images = images
+        self._images_in_use: dict[str, ImageID] = {}
         self._snapshots = snapshots
         self._volumes = volumes
         self._hierarchies = hierarchies
@@ -64,40 +74,40 @@ class Creation:
     async def create(self, request: CreateRequest) -> tuple[Record, list[str]]:
         """Make a container and return its record, with warnings for the user. On failure nothing is left but used names of volumes.
 
-        Raises NameInUse, InvalidArgument's kinds or UnsupportedOption.
+        The image and the volumes are not removed meanwhile. Raises NameInUse, ImageNotFound, InvalidArgument's kinds or
+        UnsupportedOption.
         """
         container_id = secrets.token_hex(32)
         config = complete_config(request.config, request.image.config.run, container_id)
         host = complete_host_config(request.host_config, self._hierarchies)
         warnings = check(config, host, request)
-        path, *args = command_of(config)
         name = self._reserve_name(request.name, container_id)
+        self._images_in_use[container_id] = request.image.image_id
         try:
-            plan = await plan_mounts(config, host, self._volumes)
-            self._snapshots.create(container_id)
-            await self._fill_volumes(plan, container_id, request.image)
-            now = time.time_ns()
-            record = Record(
-                id=container_id,
-                name=name,
-                created=rfc3339(now),
-                created_ns=now,
-                image_id=str(request.image.image_id),
-                image_name=request.config.image,
-                path=path,
-                args=args,
-                config=config,
-                host_config=host,
-                mounts=plan.points,
-                networks=_networks(host, request.networking),
-                diff_ids=[str(d) for d in request.image.config.diff_ids],
-                anonymous_volumes=plan.anonymous,
-            )
-            return await self._store.put(record), warnings
+            with self._volumes.hold() as hold:
+                plan = await plan_mounts(config, host, self._volumes, hold)
+                self._snapshots.create(container_id)
+                await self._fill_volumes(plan, container_id, request.image)
+                record = _record(container_id, name, request, config, host, plan)
+                await self._store.put(record)
+            await self._check_image(record, request.image)
         except BaseException:
             self._store.release_name(name)
-            await self._snapshots.remove(container_id)
+            await to_the_end(self._snapshots.remove(container_id))
             raise
+        finally:
+            del self._images_in_use[container_id]
+        return record, warnings
+
+    def uses(self, image_id: ImageID) -> list[str]:
+        """The IDs of containers that are being made from an image."""
+        return [container_id for container_id, used in self._images_in_use.items() if used == image_id]
+
+    async def _check_image(self, record: Record, image: Image) -> None:
+        """A removal that was under way when this began may have taken the image; from the record on it is safe."""
+        if image.image_id not in self._images:
+            await self._store.remove(record.id)
+            raise ImageNotFound(record.image_name)
 
     def _reserve_name(self, wanted: str | None, container_id: str) -> str:
         if wanted:
@@ -111,9 +121,33 @@ class Creation:
     async def _fill_volumes(self, plan: MountPlan, container_id: str, image: Image) -> None:
         if not plan.to_fill:
             return
-        rootfs = await self._snapshots.mount(container_id, image.config.diff_ids)
-        for volume, target in plan.to_fill:
-            await fill_volume(volume, rootfs, target)
+        running = {point.name for record in self._store if record.state.has_process for point in record.mounts}
+        async with self._snapshots.mounted(container_id, image.config.diff_ids) as rootfs:
+            for volume, target in plan.to_fill:
+                await fill_volume(volume, rootfs, target, in_use=volume.name in running)
+
+
+def _record(
+    container_id: str, name: str, request: CreateRequest, config: ContainerConfig, host: HostConfig, plan: MountPlan
+) -> Record:
+    path, *args = command_of(config)
+    now = time.time_ns()
+    return Record(
+        id=container_id,
+        name=name,
+        created=rfc3339(now),
+        created_ns=now,
+        image_id=str(request.image.image_id),
+        image_name=request.config.image,
+        path=path,
+        args=args,
+        config=config,
+        host_config=host,
+        mounts=plan.points,
+        networks=_networks(host, request.networking),
+        diff_ids=[str(d) for d in request.image.config.diff_ids],
+        anonymous_volumes=plan.anonymous,
+    )
 
 
 def complete_config(config: ContainerConfig, image: RunConfig, container_id: str) -> ContainerConfig:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lamina.errors import Conflict, InvalidArgument, NotFound, NotModified, Unsupported
+from lamina.errors import Conflict, InvalidArgument, LaminaError, NotFound, NotModified, Unsupported
 
 
 class ContainerNotFound(NotFound):
@@ -57,6 +57,14 @@ class ContainerRunning(Conflict):
             f'cannot remove container "/{name}": container is running: stop the container before removing or force remove'
         )
         self.name = name
+
+
+class ContainerDoesNotEnd(LaminaError):
+    """The process was killed and is still there: the kernel holds it, as in a read from a dead disk."""
+
+    def __init__(self, container_id: str) -> None:
+        super().__init__(f"container {container_id}: tried to kill container, but did not receive an exit event")
+        self.container_id = container_id
 
 
 class ContainerBeingRemoved(Conflict):

@@ -21,14 +21,12 @@ async def export_rootfs(record: Record, snapshots: Snapshots, content: ContentSt
     The tar is written whole before its first byte is given, so that a failure leaves no half of one.
     """
     tar, tree = content.temporary_path(), content.temporary_path()
-    rootfs = await snapshots.mount(record.id, [DiffID(Digest(d)) for d in record.diff_ids])
     try:
-        await run_in_worker(write_diff, (), rootfs, tar, tree)
+        async with snapshots.mounted(record.id, [DiffID(Digest(d)) for d in record.diff_ids]) as rootfs:
+            await run_in_worker(write_diff, (), rootfs, tar, tree)
         with open(tar, "rb") as file:  # noqa: ASYNC230 - opening a local file does not wait
             while data := await asyncio.to_thread(file.read, _READ_BYTES):
                 yield data
     finally:
         tar.unlink(missing_ok=True)
         tree.unlink(missing_ok=True)
-        if not record.state.has_process:
-            await snapshots.unmount(record.id)

@@ -24,18 +24,20 @@ from lamina.container.errors import (
     AlreadyStarted,
     AlreadyStopped,
     ContainerBeingRemoved,
+    ContainerDoesNotEnd,
     ContainerNotFound,
     ContainerNotRunning,
     ContainerRunning,
 )
-from lamina.container.processes import ContainerProcesses
-from lamina.container.record import NEVER, NetworkEndpoint, Record
+from lamina.container.processes import ContainerProcesses, Started
+from lamina.container.record import NEVER, Record
 from lamina.container.store import ContainerStore
-from lamina.container.streams import Console
+from lamina.container.streams import Console, Subscription
 from lamina.container.times import parse_rfc3339, rfc3339
 from lamina.container.waiting import Condition, Waiters
 from lamina.errors import ContainerStartError, LaminaError
 from lamina.linux.signals import signal_number
+from lamina.linux.tasks import to_the_end
 from lamina.runtime.monitor import ExitStatus
 from lamina.snapshot import Snapshots
 from lamina.volume import VolumeStore
@@ -69,6 +71,7 @@ class Lifecycle:
         self._locks: dict[str, asyncio.Lock] = {}
         self._consoles: dict[str, Console] = {}
         self._watchers: dict[str, asyncio.Task[None]] = {}
+        self._starts: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     def tell(self, action: str, record: Record) -> None:
@@ -79,14 +82,16 @@ class Lifecycle:
         """The streams of a container, whether it runs or not."""
         return self._consoles.setdefault(container_id, Console())
 
-    async def attach_running(self, record: Record) -> Console:
-        """The console of a container, connected if it has a process."""
-        async with self._lock(record.id):
-            console = self.console(record.id)
-            if self._store.get(record.id).state.has_process and not console.is_connected:
-                with suppress(OSError):
-                    console.connect(await self._processes.attach(record.id))
-        return console
+    async def attach(self, container_id: str) -> Subscription:
+        """Take part in what a container's process says from now on, or the next one's if it has none. Raises ContainerNotFound."""
+        async with self._lock(container_id):
+            console = self.console(container_id)
+            if self._store.get(container_id).state.has_process and not console.is_connected:
+                with suppress(
+                    OSError
+                ):  # it has ended, and the recording of that, which waits for us, ends what we subscribe
+                    console.connect(await self._processes.attach(container_id))
+            return console.subscribe()
 
     async def start(self, container_id: str) -> None:
         """Start a container's process. Raises AlreadyStarted, ContainerStartError's kinds, or what preparing may raise."""
@@ -96,46 +101,44 @@ class Lifecycle:
                 raise AlreadyStarted(f"container {record.name} is already running")
             if record.state.status == "removing":
                 raise ContainerBeingRemoved(record.name)
-            await self._start(record)
+            starting = self._starts[container_id] = asyncio.ensure_future(self._start(record))
+            try:
+                await starting
+            except asyncio.CancelledError:
+                if not _is_cancelled_itself():
+                    raise ContainerBeingRemoved(record.name) from None
+                raise
+            finally:
+                del self._starts[container_id]
 
     async def _start(self, record: Record) -> None:
+        """With the lock held: all of it, or nothing is left but the error in the record."""
         console = self.console(record.id)
         try:
             started = await self._processes.create(record, self._namespace_of)
             try:
                 if console.has_subscribers:
                     console.connect(await self._processes.attach(record.id))
+                running = _as_running(record, started)
                 await self._processes.start(record)
+                await self._store.put(running, lasting=False)
             except BaseException:
-                await asyncio.shield(self._processes.clean_up(record, started.endpoint))
+                await to_the_end(self._processes.clean_up(record, started.endpoint))
                 raise
-        except Exception as error:
-            await self._record_start_failure(record, error)
+        except BaseException as error:
+            await to_the_end(self._record_start_failure(record, error))
             raise
-        running = record.with_state(
-            status="running",
-            pid=started.pid,
-            started_ticks=started.started_ticks,
-            exit_code=0,
-            error="",
-            oom_killed=False,
-            started_at=rfc3339(time.time_ns()),
-            finished_at=record.state.finished_at,
-            stopped_by_user=False,
-        )
-        running = _with_endpoint(running, started.endpoint)
-        await self._store.put(running, lasting=False)
         self._emit("start", running, {})
         self._watch(running)
 
-    async def _record_start_failure(self, record: Record, error: Exception) -> None:
+    async def _record_start_failure(self, record: Record, error: BaseException) -> None:
         self.console(record.id).end_subscriptions()
         code = error.exit_code if isinstance(error, ContainerStartError) else _START_FAILED
-        text = error.message if isinstance(error, LaminaError) else str(error)
-        failed = await self._store.put(record.with_state(exit_code=code, error=text))
+        text = error.message if isinstance(error, LaminaError) else str(error) or "the start was interrupted"
+        failed = await self._store.settle(record.with_state(exit_code=code, error=text))
         self._waiters.tell_exit(record.id, code)
         if failed.host_config.auto_remove:
-            await self._remove(failed, volumes=True)
+            await self._remove_ended(failed)
 
     async def stop(self, container_id: str, timeout_s: int | None = None, signal_name: str | None = None) -> None:
         """Ask the process to end, and kill it if it has not after *timeout_s* (-1: never). Raises AlreadyStopped."""
@@ -189,36 +192,36 @@ class Lifecycle:
 
         Raises ContainerNotFound, or ContainerRunning without *force*.
         """
-        record = self._store.get(container_id)
-        if record.state.has_process:
+        while True:
+            if force and container_id in self._starts:
+                self._starts[container_id].cancel()
+            async with self._lock(container_id):
+                record = self._store.get(container_id)
+                if not record.state.has_process:
+                    await self._remove(record, volumes=volumes)
+                    return
             if not force:
                 raise ContainerRunning(record.name)
             await self._end(record)
             if container_id not in self._store:
                 return  # its end removed it (--rm)
-        async with self._lock(container_id):
-            await self._remove(self._store.get(container_id), volumes=volumes)
 
     async def _remove(self, record: Record, *, volumes: bool) -> None:
-        """With the lock held. The row goes first: what is left of the container then is garbage for a next start.
-
-        Volumes are not, so they go before anyone is told.
-        """
-        await self._store.remove(record.id)
-        if volumes:
-            await self._remove_anonymous_volumes(record)
+        """With the lock held. The rows go first: what is left then is garbage for a next start."""
+        with self._volumes.removing(self._own_volumes(record) if volumes else ()) as removal:
+            await self._store.remove(record.id, removal.change)
         self.console(record.id).end_subscriptions()
         self._consoles.pop(record.id, None)
+        await removal.finish()
         self._emit("destroy", record, {})
         self._waiters.tell_removal(record.id, record.state.exit_code)
         self._locks.pop(record.id, None)
         self._in_background(self._discard(record))
 
-    async def _remove_anonymous_volumes(self, record: Record) -> None:
-        for name in record.anonymous_volumes:
-            if not any(name in (m.name for m in other.mounts) for other in self._store):
-                with suppress(LaminaError):
-                    await self._volumes.remove(name)
+    def _own_volumes(self, record: Record) -> list[str]:
+        """Its anonymous volumes that no other container has come to use."""
+        used = {point.name for other in self._store if other.id != record.id for point in other.mounts}
+        return [n for n in record.anonymous_volumes if n not in used and not self._volumes.is_held(n)]
 
     async def _discard(self, record: Record) -> None:
         watcher = self._watchers.get(record.id)
@@ -258,8 +261,9 @@ class Lifecycle:
             _log.error("watching %s failed", container_id, exc_info=task.exception())
 
     async def _follow_to_end(self, running: Record) -> None:
-        status = await self._processes.wait(running.id)
-        await self.console(running.id).finished()
+        console = self.console(running.id)
+        status = await self._processes.wait(running, console.hasten)
+        await console.finished()
         try:
             async with self._lock(running.id):
                 await self._record_end(self._store.get(running.id), status)
@@ -268,24 +272,27 @@ class Lifecycle:
             await self._processes.clean_up(running, running.endpoint, has_ended=True)
 
     async def _record_end(self, record: Record, status: ExitStatus) -> None:
-        ended = record.with_state(
-            status="exited",
-            pid=0,
-            started_ticks=0,
-            exit_code=status.code,
-            oom_killed=status.oom_killed,
-            finished_at=rfc3339(status.finished_ns or time.time_ns()),
-        )
-        ended = _with_endpoint(ended, None)
-        if not ended.host_config.auto_remove:
-            await self._store.put(ended)
-        if status.oom_killed:
-            self._emit("oom", ended, {})
-        self._emit("die", ended, {"exitCode": str(status.code), "execDuration": _seconds_run(ended)})
-        self._waiters.tell_exit(record.id, status.code)
-        if ended.host_config.auto_remove:
+        """With the lock held. Whatever fails, those who wait are told, and what the process had is cleaned up."""
+        ended = _as_ended(record, status)
+        try:
+            if not ended.host_config.auto_remove:
+                await self._store.settle(ended)
+            if status.oom_killed:
+                self._emit("oom", ended, {})
+            self._emit("die", ended, {"exitCode": str(status.code), "execDuration": _seconds_run(ended)})
+            self._waiters.tell_exit(record.id, status.code)
+            self.console(record.id).end_subscriptions()
+            if ended.host_config.auto_remove:
+                await self._remove_ended(ended)
+        finally:
+            await self._processes.clean_up(ended, record.endpoint, has_ended=True)
+
+    async def _remove_ended(self, ended: Record) -> None:
+        try:
             await self._remove(ended, volumes=True)
-        await self._processes.clean_up(ended, record.endpoint, has_ended=True)
+        except LaminaError as error:
+            _log.error("container %s has ended and cannot be removed: %s", ended.id, error)
+            await self._store.settle(ended)
 
     async def _end(self, record: Record) -> None:
         """Kill the process and wait until its end is recorded, also when it ended by itself a moment ago."""
@@ -294,8 +301,10 @@ class Lifecycle:
         await self._await_end(record)
 
     async def _await_end(self, record: Record) -> None:
-        with suppress(TimeoutError):
+        try:
             await asyncio.wait_for(self._ended(record), _KILL_PATIENCE_S)
+        except TimeoutError:
+            raise ContainerDoesNotEnd(record.id) from None
 
     async def _ended(self, record: Record) -> None:
         """Return when the record no longer has the process that it has now."""
@@ -320,8 +329,40 @@ class Lifecycle:
         task.add_done_callback(self._tasks.discard)
 
 
-def _with_endpoint(record: Record, endpoint: NetworkEndpoint | None) -> Record:
-    return msgspec.structs.replace(record, endpoint=endpoint)
+def _is_cancelled_itself() -> bool:
+    """Whether the CancelledError at hand is for the running task, and not of one that it waits for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _as_running(record: Record, started: Started) -> Record:
+    """The record of a container whose process is about to run."""
+    running = record.with_state(
+        status="running",
+        pid=started.pid,
+        started_ticks=started.started_ticks,
+        exit_code=0,
+        error="",
+        oom_killed=False,
+        started_at=rfc3339(time.time_ns()),
+        finished_at=record.state.finished_at,
+        stopped_by_user=False,
+    )
+    return msgspec.structs.replace(running, endpoint=started.endpoint)
+
+
+def _as_ended(record: Record, status: ExitStatus) -> Record:
+    """The record of a container whose process has ended. Files' times are of a coarser clock, so an end may seem before its start."""
+    began = parse_rfc3339(record.state.started_at) if record.state.started_at != NEVER else 0
+    ended = record.with_state(
+        status="exited",
+        pid=0,
+        started_ticks=0,
+        exit_code=status.code,
+        oom_killed=status.oom_killed,
+        finished_at=rfc3339(max(status.finished_ns or time.time_ns(), began)),
+    )
+    return msgspec.structs.replace(ended, endpoint=None)
 
 
 def _seconds_run(record: Record) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import posixpath
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,10 @@ from lamina.container.errors import UnsupportedOption
 from lamina.container.record import MountPoint
 from lamina.errors import InvalidArgument
 from lamina.linux import paths, processes
+from lamina.linux.deletion import remove_tree
+from lamina.linux.files import temporary_name
 from lamina.runtime.settings import Mount
-from lamina.volume import Volume, VolumeStore
+from lamina.volume import Hold, Volume, VolumeStore
 
 _PROPAGATIONS = frozenset({"private", "rprivate", "shared", "rshared", "slave", "rslave"})
 _FLAGS = frozenset({"ro", "rw", "z", "Z", "nocopy", "copy", "cached", "delegated", "consistent"}) | _PROPAGATIONS
@@ -35,8 +39,8 @@ class MountPlan:
     anonymous: list[str]
 
 
-async def plan_mounts(config: ContainerConfig, host: HostConfig, volumes: VolumeStore) -> MountPlan:
-    """Decide every mount of a container, and make the volumes that it needs.
+async def plan_mounts(config: ContainerConfig, host: HostConfig, volumes: VolumeStore, hold: Hold) -> MountPlan:
+    """Decide every mount of a container, and make the volumes that it needs, which are held.
 
     Later ways win over the image's ``VOLUME`` for the same place; two that were both asked for clash.
     Raises InvalidMount or UnsupportedOption.
@@ -58,7 +62,7 @@ async def plan_mounts(config: ContainerConfig, host: HostConfig, volumes: Volume
     for target, request in sorted(wanted.items()):
         if request.type == "volume":
             fresh = request.source not in volumes
-            volume = await volumes.create(request.source or None, _volume_labels(request))
+            volume = await hold.create(request.source or None, _volume_labels(request))
             if not request.source:
                 anonymous.append(volume.name)
             if (fresh or not any(volume.path.iterdir())) and not (request.volume_options or {}).get("NoCopy"):
@@ -84,21 +88,29 @@ def runtime_mounts(points: Iterable[MountPoint]) -> list[Mount]:
     return result
 
 
-async def fill_volume(volume: Volume, rootfs: Path, target: str) -> None:
-    """Copy what the image has at *target* into an empty volume, with owners, modes and the directory's own attributes."""
+async def fill_volume(volume: Volume, rootfs: Path, target: str, *, in_use: bool) -> None:
+    """Copy what the image has at *target* into an empty volume, with owners, modes and the directory's own attributes.
+
+    It is copied beside the volume's directory and takes its place, as half of it, after a crash, would never be made whole. Where a
+    process has the directory mounted (*in_use*) it has to be that one.
+    """
     try:
         source = paths.open_in_root(rootfs, target, os.O_RDONLY | os.O_DIRECTORY)
     except OSError:
         return
+    filled = volume.path if in_use else temporary_name(volume.path)
     try:
-        argv = ["cp", "--archive", "--reflink=auto", f"/proc/self/fd/{source}/.", str(volume.path)]
+        argv = ["cp", "--archive", "--reflink=auto", f"/proc/self/fd/{source}/.", str(filled)]
         done = await processes.run(argv, pass_fds=(source,))
+        if done.returncode != 0:
+            reason = done.stderr.decode(errors="replace")
+            raise InvalidMount(f"cannot copy the image's {target} to volume {volume.name}: {reason}")
+        with suppress(OSError):  # no longer empty: another container was quicker
+            filled.rename(volume.path)
     finally:
         os.close(source)
-    if done.returncode != 0:
-        raise InvalidMount(
-            f"cannot copy the image's {target} to volume {volume.name}: {done.stderr.decode(errors='replace')}"
-        )
+        if filled != volume.path:
+            await asyncio.to_thread(remove_tree, filled)
 
 
 def _claim(wanted: dict[str, MountRequest], request: MountRequest) -> None:

@@ -9,14 +9,15 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from lamina.container.mounts import runtime_mounts
 from lamina.container.record import NetworkEndpoint, Record
 from lamina.container.settings import NamespaceOf, container_settings
-from lamina.linux import processes
+from lamina.linux import paths, processes
+from lamina.linux.tasks import to_the_end
 from lamina.network import Endpoint, NetworkService
 from lamina.network import names as network_names
 from lamina.oci.digest import DiffID, Digest
@@ -74,10 +75,15 @@ class ContainerProcesses:
         """Where the runtime's and conmon's files of a running container lie."""
         return self._run_root / container_id
 
-    def open(self, live: Sequence[str]) -> None:
+    async def sweep(self, live: Collection[str]) -> None:
+        """End and remove what runs of containers that are no more: their records were removed, and then the daemon was killed."""
+        await self._runtime.sweep(live, self._cgroup_parent, self._run_root)
+
+    def open(self, live: Collection[str]) -> None:
         """Make the directories and remove those of containers that are no more."""
         for base in (self._root, self._run_root):
-            base.mkdir(parents=True, exist_ok=True)
+            base.mkdir(mode=0o700, parents=True, exist_ok=True)
+            base.chmod(0o700)
             for path in base.iterdir():
                 if path.name not in live:
                     shutil.rmtree(path, ignore_errors=True)
@@ -91,10 +97,12 @@ class ContainerProcesses:
         shutil.rmtree(bundle, ignore_errors=True)
         bundle.mkdir(mode=0o700)
         self.directory(record.id).mkdir(mode=0o700, exist_ok=True)
-        endpoint: NetworkEndpoint | None = None
+        diff_ids = [DiffID(Digest(d)) for d in record.diff_ids]
+        joining = asyncio.ensure_future(self._join(record))
+        mounting = asyncio.ensure_future(self._snapshots.mount(record.id, diff_ids))
         try:
-            diff_ids = [DiffID(Digest(d)) for d in record.diff_ids]
-            endpoint, rootfs = await asyncio.gather(self._join(record), self._snapshots.mount(record.id, diff_ids))
+            await asyncio.wait((joining, mounting))
+            endpoint, rootfs = joining.result(), mounting.result()
             self._write_files(record, endpoint)
             mounts = [*self._file_mounts(record, rootfs), *runtime_mounts(record.mounts)]
             settings = container_settings(
@@ -109,9 +117,18 @@ class ContainerProcesses:
             (bundle / "config.json").write_bytes(build_spec(record.id, settings).config)
             pid = await self._monitor.create(self._launch(record))
         except BaseException:
-            await asyncio.shield(self.clean_up(record, endpoint))
+            await to_the_end(self._undo(record, joining, mounting))
             raise
         return Started(pid, processes.start_time(pid) or 0, endpoint)
+
+    async def _undo(
+        self, record: Record, joining: asyncio.Future[NetworkEndpoint | None], mounting: asyncio.Future[Path]
+    ) -> None:
+        """Give back what was got, also by the one of the two whose sibling failed."""
+        await asyncio.wait((joining, mounting))
+        mounting.exception()
+        endpoint = joining.result() if joining.exception() is None else None
+        await self.clean_up(record, endpoint)
 
     async def start(self, record: Record) -> None:
         """Let a created process run. Raises ContainerStartError's kinds."""
@@ -121,9 +138,27 @@ class ContainerProcesses:
         """Connect to the streams of a created or running process. Raises OSError if it has ended."""
         return await ConmonAttachment.connect(self.bundle(container_id))
 
-    async def wait(self, container_id: str) -> ExitStatus:
-        """Return when the process has ended; at once if it has."""
-        return await self._monitor.wait_exit(self.bundle(container_id), container_id)
+    async def wait(self, record: Record, when_ended: Callable[[], None]) -> ExitStatus:
+        """How the process ended, when all that it said was read; at once if that was so before.
+
+        *when_ended* is called as soon as the process has ended: from then on what it said has to be read without waiting for anyone.
+        """
+        telling = asyncio.ensure_future(self._tell_end(record, when_ended))
+        try:
+            return await self._monitor.wait_exit(self.bundle(record.id), record.id)
+        finally:
+            when_ended()
+            telling.cancel()
+
+    @staticmethod
+    async def _tell_end(record: Record, when_ended: Callable[[], None]) -> None:
+        pidfd = processes.open_process(record.state.pid, record.state.started_ticks) if record.state.pid else None
+        if pidfd is not None:
+            try:
+                await processes.wait_pidfd(pidfd)
+            finally:
+                os.close(pidfd)
+        when_ended()
 
     def resize(self, container_id: str, height: int, width: int) -> None:
         """Set the terminal's size. Raises OSError if there is none."""
@@ -224,7 +259,7 @@ class ContainerProcesses:
         result = []
         for name in _FILES:
             destination = f"/etc/{name}"
-            if destination not in taken and not (rootfs / "etc" / name).is_dir():
+            if destination not in taken and not paths.is_directory_in_root(rootfs, destination):
                 source = str(self.directory(record.id) / name)
                 result.append(Mount(destination, "bind", source, ["rbind", "rprivate"]))
         return result

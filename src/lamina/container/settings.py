@@ -140,7 +140,7 @@ def _seccomp(value: str) -> Any:
         return "unconfined" if value == "unconfined" else "default"
     try:
         profile = json.loads(value)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidArgument(f"Decoding seccomp profile failed: {error}") from None
     if not isinstance(profile, dict):
         raise InvalidArgument("Decoding seccomp profile failed: not an object")

@@ -2,7 +2,8 @@
 
 A client may attach before the process exists (docker's command line does). Its subscription then waits; when the process is created
 the console is connected, before it runs, so that nothing it says is lost. Output is given to every subscriber in order; one that
-reads slowly slows the process down, as a pipe would, and one that has gone is forgotten.
+reads slowly slows the process down, as a pipe would, and one that has gone is forgotten. A process that has ended waits for nobody:
+who has not taken the rest of its output after a while (as long as dockerd's) goes without.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from contextlib import suppress
 from typing import Protocol
 
 _QUEUE_ITEMS = 64
+_DRAIN_PATIENCE_S = 2.0
 DEFAULT_DETACH_KEYS = "ctrl-p,ctrl-q"
 
 
@@ -46,6 +48,8 @@ class Subscription:
 
     async def deliver(self, item: tuple[int, bytes] | None) -> None:
         """Put one item, waiting while the client is behind; at once if it has gone."""
+        if self._gone.is_set():
+            return
         with suppress(asyncio.QueueFull):
             self._queue.put_nowait(item)
             return
@@ -54,6 +58,18 @@ class Subscription:
         await asyncio.wait((put, gone), return_when=asyncio.FIRST_COMPLETED)
         put.cancel()
         gone.cancel()
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the client would have to be waited for."""
+        return self._queue.full()
+
+    def cut(self) -> None:
+        """End it, although the client has not taken what it was given; that is lost to it."""
+        self.close()
+        while not self._queue.empty():
+            self._queue.get_nowait()
+        self._queue.put_nowait(None)
 
     def close(self) -> None:
         """The client has gone."""
@@ -69,6 +85,8 @@ class Console:
         self._attachment: Attachment | None = None
         self._reader: asyncio.Task[None] | None = None
         self._connected = asyncio.Event()
+        self._deadline: asyncio.TimerHandle | None = None
+        self._waits_for_nobody = False
 
     @property
     def is_connected(self) -> bool:
@@ -94,6 +112,7 @@ class Console:
     def connect(self, attachment: Attachment) -> None:
         """Carry a process's streams until it ends."""
         self._attachment = attachment
+        self._waits_for_nobody = False
         self._reader = asyncio.ensure_future(self._carry(attachment))
         self._connected.set()
 
@@ -111,28 +130,43 @@ class Console:
             with suppress(OSError):
                 await self._attachment.close_stdin()
 
+    def hasten(self) -> None:
+        """The process has ended: from now on subscribers have a limited time to take the rest of its output."""
+        if self._attachment is not None and self._deadline is None:
+            self._deadline = asyncio.get_running_loop().call_later(_DRAIN_PATIENCE_S, self._stop_waiting)
+
     async def finished(self) -> None:
-        """Return when all output of the process that has ended was given to every subscriber."""
+        """Return when all output of the process that has ended was given to every subscriber, or to all who took it in time."""
         if self._reader is not None:
             await self._reader
 
     def end_subscriptions(self) -> None:
-        """End every subscription: no process will come, as the container failed to start or is removed."""
-        for subscription in list(self._subscriptions):
-            asyncio.ensure_future(subscription.deliver(None))  # noqa: RUF006 - ends by itself
-        self._subscriptions.clear()
+        """End every subscription: no process will come, as the container failed to start, has ended or is removed."""
+        while self._subscriptions:
+            asyncio.ensure_future(self._subscriptions.pop().deliver(None))  # noqa: RUF006 - ends by itself
+
+    def _stop_waiting(self) -> None:
+        self._waits_for_nobody = True
+        self._cut_those_behind()
+
+    def _cut_those_behind(self) -> None:
+        for subscription in [s for s in self._subscriptions if s.is_behind]:
+            subscription.cut()
 
     async def _carry(self, attachment: Attachment) -> None:
         try:
             async for item in attachment:
+                if self._waits_for_nobody:
+                    self._cut_those_behind()
                 for subscription in list(self._subscriptions):
                     await subscription.deliver(item)
         finally:
             self._attachment = None
             self._connected.clear()
-            for subscription in list(self._subscriptions):
-                await subscription.deliver(None)
-            self._subscriptions.clear()
+            if self._deadline is not None:
+                self._deadline.cancel()
+                self._deadline = None
+            self.end_subscriptions()
             await attachment.close()
 
 

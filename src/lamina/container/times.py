@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from lamina.errors import InvalidArgument
 
 _RFC3339 = re.compile(r"(\d{4}-\d\d-\d\d)(?:T(\d\d:\d\d(?::\d\d)?)(?:\.(\d{1,9})\d*)?)?(Z|[+-]\d\d:\d\d)?")
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(h|ms|us|µs|ns|m|s)")
+_DURATION = re.compile(r"(\d{1,18}(?:\.\d{1,18})?)(h|ms|us|µs|ns|m|s)")
 _UNIT_NS = {
     "h": 3_600_000_000_000,
     "m": 60_000_000_000,
@@ -42,7 +42,7 @@ def parse_moment(text: str, now_ns: int | None = None) -> int:
 
     Raises InvalidTime.
     """
-    if re.fullmatch(r"-?\d+(\.\d+)?", text):
+    if re.fullmatch(r"-?\d{1,18}(\.\d+)?", text):
         whole, _, fraction = text.partition(".")
         return int(whole) * 1_000_000_000 + int(f"{fraction:0<9.9}" if fraction else 0)
     duration = _duration_ns(text)

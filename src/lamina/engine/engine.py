@@ -39,10 +39,10 @@ from lamina.volume import store as volume_store
 
 
 class RootLocked(Unavailable):
-    """Another process owns the state root."""
+    """Another process owns the state root or the run root."""
 
-    def __init__(self, root: Path) -> None:
-        super().__init__(f"state root {root} is in use by another lamina daemon")
+    def __init__(self, kind: str, root: Path) -> None:
+        super().__init__(f"{kind} root {root} is in use by another lamina daemon")
         self.root = root
 
 
@@ -85,7 +85,7 @@ class Engine:
     lifecycle: Lifecycle
     builder: Builder
     events: EventLog
-    lock_fd: int
+    lock_fds: tuple[int, ...]
 
     async def close(self) -> None:
         """Let go of everything. Running containers go on; without any, what was made on the host goes away."""
@@ -95,8 +95,10 @@ class Engine:
         await self.networks.close(remove=not running)
         self.hierarchies.remove_if_empty(self.options.cgroup_parent)
         self.lowers.close()
+        await self.containers.close()
         await self.database.close()
-        os.close(self.lock_fd)
+        for fd in self.lock_fds:
+            os.close(fd)
 
 
 async def open_engine(options: EngineOptions) -> Engine:
@@ -105,11 +107,7 @@ async def open_engine(options: EngineOptions) -> Engine:
     Raises RootLocked, ToolMissing, DatabaseDamaged or UnknownDriver.
     """
     root, run_root = options.root.absolute(), options.run_root.absolute()
-    root.mkdir(mode=0o711, parents=True, exist_ok=True)
-    run_root.mkdir(mode=0o711, parents=True, exist_ok=True)
-    lock_fd = lock_exclusively(root / "lock")
-    if lock_fd is None:
-        raise RootLocked(root)
+    lock_fds = _take(root, run_root)
     tools = find_tools(options.runtime)
     hierarchies = Hierarchies.of_host()
     schemas = (image_store.SCHEMA, container_store.SCHEMA, volume_store.SCHEMA, build_cache.SCHEMA)
@@ -150,13 +148,20 @@ async def open_engine(options: EngineOptions) -> Engine:
     events = EventLog()
     lifecycle = Lifecycle(containers, processes, snapshots, volumes, _emitter(events))
     await lifecycle.adopt()
+    await processes.sweep(ids)
     processes.open(ids)
     intake = LayerIntake(content, trees, options.layer_limits)
     runner = StepRunner(run_root / "build", snapshots, networks, runtime, options.cgroup_parent)
     builder = Builder(root / "build", images, intake, runner, BuildCache(database, content))
     await builder.open()
+    creation = Creation(containers, images, snapshots, volumes, hierarchies)
     removal = ImageRemoval(
-        images, content, trees, lowers, lambda image_id: _users(containers, image_id), lambda: _stacks(containers)
+        images,
+        content,
+        trees,
+        lowers,
+        lambda image_id: _users(containers, creation, image_id),
+        lambda: _stacks(containers),
     )
     await removal.collect_garbage()
     return Engine(
@@ -176,16 +181,39 @@ async def open_engine(options: EngineOptions) -> Engine:
         runtime=runtime,
         containers=containers,
         processes=processes,
-        creation=Creation(containers, snapshots, volumes, hierarchies),
+        creation=creation,
         lifecycle=lifecycle,
         builder=builder,
         events=events,
-        lock_fd=lock_fd,
+        lock_fds=lock_fds,
     )
 
 
-def _users(containers: ContainerStore, image_id: ImageID) -> Iterable[ImageUser]:
-    return [ImageUser(r.id, r.state.has_process) for r in containers if r.image_id == image_id]
+def _take(root: Path, run_root: Path) -> tuple[int, ...]:
+    """Make both roots and lock them. Raises RootLocked.
+
+    Programs in containers' roots may be setuid, and containers' files secret: nobody else may reach either. Below the run root
+    lies the socket, so that is open, and what it holds is not.
+    """
+    fds: list[int] = []
+    for kind, path, mode in (("state", root, 0o700), ("run", run_root, 0o711)):
+        path.mkdir(mode=mode, parents=True, exist_ok=True)
+        fd = lock_exclusively(path / "lock")
+        if fd is None:
+            for other in fds:
+                os.close(other)
+            raise RootLocked(kind, path)
+        fds.append(fd)
+        path.chmod(mode)
+    for name in ("build", "container", "netns", "rootfs", "runtime"):
+        (run_root / name).mkdir(mode=0o700, exist_ok=True)
+        (run_root / name).chmod(0o700)
+    return tuple(fds)
+
+
+def _users(containers: ContainerStore, creation: Creation, image_id: ImageID) -> Iterable[ImageUser]:
+    users = [ImageUser(r.id, r.state.has_process) for r in containers if r.image_id == image_id]
+    return [*users, *(ImageUser(container_id, running=False) for container_id in creation.uses(image_id))]
 
 
 def _stacks(containers: ContainerStore) -> Iterable[Sequence[DiffID]]:

@@ -7,6 +7,7 @@ all (cgroups(7)). Nothing else in lamina knows where a group's files lie.
 from __future__ import annotations
 
 import os
+import signal
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 Layout = Literal["v1", "hybrid", "v2"]
+_KILL_ROUNDS = 200
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,17 @@ class Hierarchies:
                     with suppress(OSError):
                         found.update(int(n) for n in Path(path, "cgroup.procs").read_text().split())
         return sorted(found)
+
+    def kill(self, group: str) -> None:
+        """Kill every process in a group and in the groups below it, until there is none or they make more than can be killed."""
+        for _ in range(_KILL_ROUNDS):
+            pids = self.processes(group)
+            if not pids:
+                return
+            for pid in pids:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.01)
 
     def remove(self, group: str, *, timeout_s: float = 5.0) -> None:
         """Remove an empty group with those below it; one that is not there is no error.

@@ -7,7 +7,9 @@ kernel resolves it here as chroot would, atomically.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,12 +38,24 @@ def open_in_root(root: Path | str | int, path: str, flags: int, mode: int = 0) -
 
 
 def read_in_root(root: Path | str | int, path: str, *, limit: int) -> bytes:
-    """The first *limit* bytes of a regular file inside *root*. Raises OSError; EINVAL for a device or FIFO."""
-    fd = open_in_root(root, path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
-    with open(fd, "rb") as file:
-        if not os.path.isfile(f"/proc/self/fd/{fd}"):
-            raise OSError(22, "not a regular file", path)
-        return file.read(limit)
+    """The first *limit* bytes of a regular file inside *root*. Raises OSError; EINVAL for a device or FIFO, which is not opened."""
+    place = open_in_root(root, path, os.O_PATH)
+    try:
+        if not stat.S_ISREG(os.fstat(place).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", path)
+        with open(f"/proc/self/fd/{place}", "rb") as file:
+            return file.read(limit)
+    finally:
+        os.close(place)
+
+
+def is_directory_in_root(root: Path | str | int, path: str) -> bool:
+    """Whether there is a directory at *path*, links followed as the container would follow them."""
+    try:
+        os.close(open_in_root(root, path, os.O_PATH | os.O_DIRECTORY))
+    except OSError:
+        return False
+    return True
 
 
 def make_directories_in_root(root: Path | str | int, path: str, mode: int = 0o755) -> int:

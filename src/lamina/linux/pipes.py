@@ -83,15 +83,18 @@ async def _write_all(chunks: AsyncIterable[bytes], fd: int, consumer: asyncio.Fu
             try:
                 view = view[os.write(fd, view) :]
             except BlockingIOError:
-                await _writable(fd, consumer)
+                await writable(fd, until=consumer)
             except BrokenPipeError:
                 return
             if consumer.done():
                 return
 
 
-async def _writable(fd: int, consumer: asyncio.Future[T]) -> None:
-    """Wait until the pipe has room or its reader has ended (we hold its reading end too, so it would not break by itself)."""
+async def writable(fd: int, *, until: asyncio.Future[T] | None = None) -> None:
+    """Wait until a non-blocking descriptor takes bytes, or *until* is done.
+
+    Who holds both ends of a pipe needs the latter: it would not break by itself when its reader has ended.
+    """
     loop = asyncio.get_running_loop()
     ready: asyncio.Future[None] = loop.create_future()
 
@@ -100,12 +103,14 @@ async def _writable(fd: int, consumer: asyncio.Future[T]) -> None:
             ready.set_result(None)
 
     loop.add_writer(fd, wake)
-    consumer.add_done_callback(wake)
+    if until is not None:
+        until.add_done_callback(wake)
     try:
         await ready
     finally:
         loop.remove_writer(fd)
-        consumer.remove_done_callback(wake)
+        if until is not None:
+            until.remove_done_callback(wake)
 
 
 async def read_available(fd: int) -> bytes:

@@ -1,4 +1,8 @@
-"""Processes of the host: run a program to its end, wait for one that is not our child."""
+"""Processes of the host: run a program to its end, wait for one that is not our child.
+
+No thread waits for a process: its pipes and its pidfd are the event loop's, so that any number of programs can run at once, also ones
+that wait for a client who sends nothing. Only starting one is a thread's work, for a few milliseconds.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,15 @@ import os
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, BinaryIO
+
+from lamina.linux.pipes import read_available, writable
+from lamina.linux.tasks import to_the_end
+
+_WRITE_BYTES = 64 << 10
 
 
 @dataclass(frozen=True)
@@ -28,13 +39,11 @@ async def run(
     pass_fds: Sequence[int] = (),
     cwd: Path | str | None = None,
 ) -> Completed:
-    """Run a program to its end, in a thread, and return what it wrote.
+    """Run a program to its end and return what it wrote.
 
-    ``subprocess`` starts it by vfork where nothing forbids it, which does not copy a large daemon's page tables as fork
-    does. When the caller is cancelled the program is killed. Raises OSError if it cannot be started.
+    When the caller is cancelled the program is killed, and has ended when this returns. Raises OSError if it cannot be started.
     """
-    process = await asyncio.to_thread(
-        subprocess.Popen,
+    process = await spawn(
         [str(a) for a in argv],
         stdin=subprocess.PIPE if input is not None else subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -44,11 +53,60 @@ async def run(
         cwd=cwd,
     )
     try:
-        stdout, stderr = await asyncio.to_thread(process.communicate, input)
-    except asyncio.CancelledError:
+        async with asyncio.TaskGroup() as tasks:
+            stdout = tasks.create_task(_read_all(process.stdout))
+            stderr = tasks.create_task(_read_all(process.stderr))
+            tasks.create_task(_write_all(process.stdin, input or b""))
+        returncode = await wait(process)
+    except BaseException:
         process.kill()
+        await to_the_end(wait(process))
         raise
-    return Completed(process.returncode, stdout, stderr)
+    finally:
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            if pipe is not None:
+                pipe.close()
+    return Completed(returncode, stdout.result(), stderr.result())
+
+
+async def spawn(argv: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
+    """Start a program, unbuffered, with ``subprocess.Popen``'s options; a caller that is cancelled meanwhile leaves no process behind.
+
+    ``subprocess`` starts it by vfork where nothing forbids it, which does not copy a large daemon's page tables as fork does.
+    Raises OSError.
+    """
+
+    def start() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(argv, bufsize=0, **options)
+
+    starting = asyncio.ensure_future(asyncio.to_thread(start))
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        await to_the_end(_end_started(starting))
+        raise
+
+
+async def _end_started(starting: asyncio.Future[subprocess.Popen[bytes]]) -> None:
+    with suppress(OSError):
+        process = await starting
+        process.kill()
+        await wait(process)
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            if pipe is not None:
+                pipe.close()
+
+
+async def wait(process: subprocess.Popen[bytes]) -> int:
+    """A child's return code, when it has ended."""
+    if process.poll() is None:
+        # until it is polled a child keeps its pid, so the descriptor is its own
+        pidfd = os.pidfd_open(process.pid)
+        try:
+            await wait_pidfd(pidfd)
+        finally:
+            os.close(pidfd)
+    return process.wait()
 
 
 async def wait_pidfd(pidfd: int) -> None:
@@ -95,3 +153,28 @@ def send_signal(pidfd: int, number: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+async def _read_all(pipe: BinaryIO | Any) -> bytes:
+    fd = pipe.fileno()
+    os.set_blocking(fd, False)
+    parts = []
+    while part := await read_available(fd):
+        parts.append(part)
+    return b"".join(parts)
+
+
+async def _write_all(pipe: BinaryIO | Any, data: bytes) -> None:
+    """Write everything and close; a program that reads no further is no error, its return code tells."""
+    if pipe is None:
+        return
+    fd = pipe.fileno()
+    os.set_blocking(fd, False)
+    view = memoryview(data)
+    with suppress(BrokenPipeError):
+        while view:
+            try:
+                view = view[os.write(fd, view[:_WRITE_BYTES]) :]
+            except BlockingIOError:
+                await writable(fd)
+    pipe.close()

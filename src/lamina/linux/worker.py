@@ -7,16 +7,15 @@ the two processes hold.
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import os
 import pickle
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from typing import ParamSpec, TypeVar
 
 from lamina.errors import LaminaError
+from lamina.linux import processes
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -40,22 +39,10 @@ async def run_in_worker(function: Callable[P, T], pass_fds: Sequence[int], /, *a
     """
     name = f"{function.__module__}.{function.__qualname__}"
     request = pickle.dumps((function.__module__, function.__qualname__, args, kwargs))
-    process = await asyncio.to_thread(
-        subprocess.Popen,
-        [sys.executable, "-I", "-c", _BOOT],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        pass_fds=tuple(pass_fds),
-    )
-    try:
-        stdout, stderr = await asyncio.to_thread(process.communicate, request)
-    except asyncio.CancelledError:
-        process.kill()
-        raise
-    if process.returncode != 0 or not stdout:
-        raise WorkerDied(name, process.returncode, stderr.decode(errors="replace"))
-    succeeded, outcome = pickle.loads(stdout)  # noqa: S301 - written by our own child
+    done = await processes.run([sys.executable, "-I", "-c", _BOOT], input=request, pass_fds=pass_fds)
+    if done.returncode != 0 or not done.stdout:
+        raise WorkerDied(name, done.returncode, done.stderr.decode(errors="replace"))
+    succeeded, outcome = pickle.loads(done.stdout)  # noqa: S301 - written by our own child
     if succeeded:
         result: T = outcome
         return result

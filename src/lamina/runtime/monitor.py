@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import socket
 import subprocess
 from collections.abc import AsyncIterator
@@ -23,12 +24,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lamina.linux import processes
+from lamina.linux.tasks import to_the_end
 from lamina.runtime.oci_runtime import OciRuntime
 from lamina.runtime.probe import Tool
 
 _PACKET_BYTES = 64 << 10
 _STDIN_BYTES = 8 << 10
 _SIGKILLED = 137
+_CREATE_TIMEOUT_S = 60.0
 _FIRST_STREAM = 1
 """conmon counts its pipes: 1 is stdin, 2 stdout, 3 stderr."""
 
@@ -69,27 +72,38 @@ class Monitor:
 
         Raises ContainerStartError's kinds; nothing of the container is left then.
         """
+        report = await self._report(launch)
+        pid, message = _parse_report(report)
+        if pid <= 0:
+            error = self._runtime.failure(launch.bundle, message, launch.command)
+            await to_the_end(self._runtime.delete(launch.bundle, launch.container_id, launch.group))
+            raise error
+        return pid
+
+    async def _report(self, launch: Launch) -> bytes:
+        """Start conmon and return its line about the creation. If none comes in time, or the caller gives up, it is killed."""
         read_fd, write_fd = os.pipe()
         try:
-            await asyncio.to_thread(self._spawn, launch, write_fd)
+            await to_the_end(self._spawn(launch, write_fd))
             os.close(write_fd)
             write_fd = -1
-            report = await _read_line(read_fd)
+            async with asyncio.timeout(_CREATE_TIMEOUT_S):
+                return await _read_line(read_fd)
+        except TimeoutError:
+            _kill_conmon(launch.bundle, launch.container_id)
+            return b"the runtime did not create the container in time"
+        except BaseException:
+            _kill_conmon(launch.bundle, launch.container_id)
+            raise
         finally:
             os.close(read_fd)
             if write_fd >= 0:
                 os.close(write_fd)
-        pid, message = _parse_report(report)
-        if pid <= 0:
-            error = self._runtime.failure(launch.bundle, message, launch.command)
-            await self._runtime.delete(launch.bundle, launch.container_id, launch.group)
-            raise error
-        return pid
 
-    def _spawn(self, launch: Launch, sync_fd: int) -> None:
+    async def _spawn(self, launch: Launch, sync_fd: int) -> None:
         """Start conmon. Its first process ends at once; the one that stays is in a session of its own."""
         environment = {"PATH": os.environ.get("PATH", os.defpath), "_OCI_SYNCPIPE": str(sync_fd)}
-        subprocess.run(
+        first = await processes.spawn(
             self._arguments(launch),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -97,8 +111,8 @@ class Monitor:
             env=environment,
             pass_fds=(sync_fd,),
             cwd=launch.bundle,
-            check=False,
         )
+        await processes.wait(first)
 
     def _arguments(self, launch: Launch) -> list[str]:
         bundle = launch.bundle
@@ -124,8 +138,7 @@ class Monitor:
 
     async def wait_exit(self, bundle: Path, container_id: str) -> ExitStatus:
         """Return when the container has ended and all it said was logged; at once if that was so before."""
-        pid = _read_pid(bundle / "conmon.pid")
-        pidfd = processes.open_process(pid) if pid is not None and _is_conmon(pid, container_id) else None
+        pidfd = _open_conmon(bundle, container_id)
         if pidfd is not None:
             try:
                 await processes.wait_pidfd(pidfd)
@@ -238,9 +251,32 @@ def _read_pid(path: Path) -> int | None:
         return None
 
 
-def _is_conmon(pid: int, container_id: str) -> bool:
-    """Whether a pid from a file is still the conmon of this container and not a later process that got its number."""
+def _open_conmon(bundle: Path, container_id: str) -> int | None:
+    """A pidfd of a container's conmon, or None if it has ended: a later process that got its number is not it."""
+    pid = _read_pid(bundle / "conmon.pid")
+    pidfd = processes.open_process(pid) if pid is not None else None
+    if pidfd is None:
+        return None
+    # looked at when it is held, so that what is seen is what is held
+    with suppress(OSError):
+        if container_id.encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
+            return pidfd
+    os.close(pidfd)
+    return None
+
+
+def _kill_conmon(bundle: Path, container_id: str) -> None:
+    """Kill a container's conmon with the runtime that it started."""
+    pidfd = _open_conmon(bundle, container_id)
+    if pidfd is None:
+        return
     try:
-        return container_id.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
+        pid = _read_pid(bundle / "conmon.pid")
+        with suppress(OSError):
+            children = [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+            processes.send_signal(pidfd, signal.SIGKILL)
+            for child in children:
+                os.kill(child, signal.SIGKILL)
+        processes.send_signal(pidfd, signal.SIGKILL)
+    finally:
+        os.close(pidfd)

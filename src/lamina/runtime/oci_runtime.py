@@ -8,13 +8,14 @@ import os
 import shutil
 import stat
 import subprocess
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 
 from lamina.errors import ContainerStartError
 from lamina.linux import processes
 from lamina.linux.cgroups import Hierarchies
 from lamina.linux.pipes import read_available
+from lamina.linux.tasks import to_the_end
 from lamina.runtime.probe import Tool
 from lamina.runtime.start_errors import last_message, start_error
 
@@ -57,6 +58,7 @@ class OciRuntime:
         """Kill what is left of a container and remove the runtime's state and control groups; gone already is no error."""
         argv = [self.tool.path, *self.arguments(bundle), "delete", "--force", container_id]
         await processes.run(argv)
+        await asyncio.to_thread(self._hierarchies.kill, group)
         # runc leaves the group of a process that it could not start, when the kernel was slow to let go of it
         try:
             await asyncio.to_thread(self._hierarchies.remove, group)
@@ -76,6 +78,18 @@ class OciRuntime:
         else:
             await asyncio.to_thread(shutil.rmtree, self.root / container_id, ignore_errors=True)
 
+    async def sweep(self, live: Collection[str], parent: str, bundles: Path) -> None:
+        """Kill and remove every container of this runtime's state that is none of *live*.
+
+        A group without state is left alone: it is another daemon's, as the state is made before the group and removed after it.
+        """
+        known = {path.name for path in self.root.iterdir()} if self.root.exists() else set()
+        for container_id in known - set(live):
+            bundle = bundles / container_id
+            bundle.mkdir(mode=0o700, parents=True, exist_ok=True)
+            await self.delete(bundle, container_id, f"{parent}/{container_id}")
+            await asyncio.to_thread(shutil.rmtree, self.root / container_id, ignore_errors=True)
+
     async def run_to_completion(
         self, bundle: Path, container_id: str, group: str, command: str, on_output: OnOutput
     ) -> int:
@@ -89,20 +103,18 @@ class OciRuntime:
         Raises ContainerStartError's kinds if the process could not be started.
         """
         argv = [self.tool.path, *self.arguments(bundle), "run", "--bundle", str(bundle), container_id]
-        process = await asyncio.to_thread(
-            subprocess.Popen, argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
+        process = await processes.spawn(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         assert process.stdout is not None
         assert process.stderr is not None
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(_carry(process.stdout.fileno(), 1, on_output))
                 tasks.create_task(_carry(process.stderr.fileno(), 2, on_output))
-            code = await asyncio.to_thread(process.wait)
+            code = await processes.wait(process)
         except BaseException:
             process.kill()
-            await asyncio.shield(self.delete(bundle, container_id, group))
-            await asyncio.shield(asyncio.to_thread(process.wait))
+            await to_the_end(self.delete(bundle, container_id, group))
+            await to_the_end(processes.wait(process))
             raise
         finally:
             process.stdout.close()

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from lamina.content import BlobNotFound, ContentStore
 from lamina.layer.extract import extract_layer
+from lamina.linux.deletion import remove_tree
 from lamina.linux.files import sync_directory, temporary_name
 from lamina.linux.worker import run_in_worker
 from lamina.oci.digest import ChainID, DiffID, chain_id
-from lamina.snapshot.deletion import remove_tree
 from lamina.snapshot.trees import LayerTrees
 
 

@@ -2,6 +2,9 @@
 
 A read-write layer is two directories (overlayfs' upper and work) below the state root; it lives until it is removed. Its mount lies
 below the run root in the host's mount namespace, so that it outlives the daemon; it is gone after a reboot and made again on demand.
+
+One upper may be in one overlay only, and one mount may have several users: the process that runs on it (``mount`` to ``unmount``) and
+whoever reads or fills it meanwhile (``mounted``). It is unmounted when the last of them lets go.
 """
 
 from __future__ import annotations
@@ -10,17 +13,29 @@ import asyncio
 import os
 import secrets
 import stat
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from lamina.linux import mount
+from lamina.linux.deletion import remove_tree
+from lamina.linux.tasks import to_the_end
 from lamina.oci.digest import DiffID
-from lamina.snapshot.deletion import remove_tree
 from lamina.snapshot.driver import LowerDriver
 
 _FRESH_MODE = 0o755
 _TRASH = ".trash-"
+
+
+@dataclass
+class _Use:
+    """Who uses a snapshot's mount: a process that runs on it, and a number of others. ``idle`` is set when there are none of these."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    runs: bool = False
+    readers: int = 0
+    idle: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Snapshots:
@@ -31,19 +46,29 @@ class Snapshots:
         self._mounts = run_root
         self._lowers = lowers
         self._empty = root / ".empty"
+        self._uses: dict[str, _Use] = {}
 
     def open(self, live: Iterable[str]) -> None:
-        """Make the directories; remove read-write layers and mounts that none of the ids *live* owns."""
+        """Make the directories, those of *live* too if a power failure took them; remove layers and mounts that are nobody's.
+
+        What is mounted still counts as being run on: its process may have outlived the daemon that mounted it.
+        """
         self._root.mkdir(parents=True, exist_ok=True)
-        self._mounts.mkdir(parents=True, exist_ok=True)
+        self._mounts.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._mounts.chmod(0o700)  # what is mounted here has programs that are root's for whoever reaches them
         self._empty.mkdir(exist_ok=True)
         kept = set(live)
         for path in self._mounts.iterdir():
             if path.name not in kept:
                 self._unmount(path)
+            else:
+                self._use(path.name).runs = True
         for path in self._root.iterdir():
             if path != self._empty and path.name not in kept:
                 remove_tree(path)
+        for snapshot_id in kept:
+            if not self.upper(snapshot_id).exists():
+                self.create(snapshot_id)
 
     def upper(self, snapshot_id: str) -> Path:
         """The directory with everything that was written to the snapshot."""
@@ -56,26 +81,53 @@ class Snapshots:
     def create(self, snapshot_id: str) -> None:
         """Make an empty read-write layer."""
         base = self._root / snapshot_id
-        base.mkdir(mode=0o700)
+        base.mkdir(mode=0o700, exist_ok=True)
         for name in ("upper", "work"):
-            (base / name).mkdir()
+            (base / name).mkdir(exist_ok=True)
             (base / name).chmod(_FRESH_MODE)
 
     async def mount(self, snapshot_id: str, diff_ids: Sequence[DiffID]) -> Path:
-        """Mount the snapshot over the layers *diff_ids* and return its root; one that is mounted stays as it is.
+        """Mount the snapshot over the layers *diff_ids* for a process to run on and return its root; one that is mounted stays as it is.
 
         Raises BlobNotFound if a layer is not stored, and OSError if the kernel refuses.
         """
-        lowers = await self._lowers.lower(diff_ids)
-        return await asyncio.to_thread(self._mount, snapshot_id, lowers)
+        use = self._use(snapshot_id)
+        async with use.lock:
+            rootfs = await self._mount_over(snapshot_id, diff_ids)
+            use.runs = True
+        return rootfs
 
     async def unmount(self, snapshot_id: str) -> None:
-        """Unmount the snapshot; not mounted is no error."""
-        await asyncio.to_thread(self._unmount, self.rootfs(snapshot_id))
+        """The process has ended: unmount the snapshot, unless somebody reads it still. Not mounted is no error."""
+        use = self._use(snapshot_id)
+        async with use.lock:
+            use.runs = False
+            await self._unmount_unused(snapshot_id, use)
+
+    @asynccontextmanager
+    async def mounted(self, snapshot_id: str, diff_ids: Sequence[DiffID]) -> AsyncIterator[Path]:
+        """The snapshot's root for the length of the block, whether a process runs on it or not. Raises as ``mount`` does."""
+        use = self._use(snapshot_id)
+        async with use.lock:
+            rootfs = await self._mount_over(snapshot_id, diff_ids)
+            use.readers += 1
+            use.idle.clear()
+        try:
+            yield rootfs
+        finally:
+            use.readers -= 1
+            if not use.readers:
+                use.idle.set()
+            await to_the_end(self._let_go(snapshot_id, use))
 
     async def remove(self, snapshot_id: str) -> None:
-        """Unmount and delete the read-write layer; gone already is no error."""
-        await asyncio.to_thread(self._remove, snapshot_id)
+        """Unmount and delete the read-write layer, when nobody reads it any more; gone already is no error."""
+        use = self._use(snapshot_id)
+        while use.readers:
+            await use.idle.wait()
+        async with use.lock:
+            await to_the_end(asyncio.to_thread(self._remove, snapshot_id))
+        self._uses.pop(snapshot_id, None)
 
     def size_bytes(self, snapshot_id: str) -> int:
         """Bytes of all regular files that were written to the snapshot. Blocking."""
@@ -89,6 +141,21 @@ class Snapshots:
                         seen.add(status.st_ino)
                         total += status.st_size
         return total
+
+    def _use(self, snapshot_id: str) -> _Use:
+        return self._uses.setdefault(snapshot_id, _Use())
+
+    async def _mount_over(self, snapshot_id: str, diff_ids: Sequence[DiffID]) -> Path:
+        lowers = await self._lowers.lower(diff_ids)
+        return await to_the_end(asyncio.to_thread(self._mount, snapshot_id, lowers))
+
+    async def _let_go(self, snapshot_id: str, use: _Use) -> None:
+        async with use.lock:
+            await self._unmount_unused(snapshot_id, use)
+
+    async def _unmount_unused(self, snapshot_id: str, use: _Use) -> None:
+        if not use.runs and not use.readers:
+            await to_the_end(asyncio.to_thread(self._unmount, self.rootfs(snapshot_id)))
 
     def _mount(self, snapshot_id: str, lowers: tuple[int, ...]) -> Path:
         target = self.rootfs(snapshot_id)

@@ -3,22 +3,32 @@
 A thing exists when its row does: a package writes bytes first and commits the row last. ``synchronous=FULL`` makes a commit that
 returned survive a power failure. Each package brings its own tables as a ``Schema``; nothing here knows what they mean.
 
+A removal frees space, and must not fail for want of it: beside the database lies a *ballast*, some bytes that are given up when a
+full disk refuses a write that frees, and taken again when there is room.
+
 All access goes through one thread of its own, so that no caller blocks the event loop and there is never a second writer to wait for.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from lamina.errors import DataLoss
+from lamina.errors import DataLoss, LaminaError
 
 T = TypeVar("T")
+Change = Callable[[sqlite3.Connection], object]
+"""Statements of a transaction."""
+
+_BALLAST_BYTES = 4 << 20
+_MODE = 0o600
 
 
 class DatabaseDamaged(DataLoss):
@@ -26,6 +36,15 @@ class DatabaseDamaged(DataLoss):
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(f"cannot open the state database: {path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+
+class WriteFailed(LaminaError):
+    """The database could not be written; nothing of the change remains."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"cannot write the state database: {path}: {reason}")
         self.path = path
         self.reason = reason
 
@@ -44,9 +63,11 @@ class Schema:
 class Database:
     """A state database; open it with ``Database.open``."""
 
-    def __init__(self, connection: sqlite3.Connection, executor: ThreadPoolExecutor) -> None:
+    def __init__(self, path: Path, connection: sqlite3.Connection, executor: ThreadPoolExecutor) -> None:
+        self._path = path
         self._connection = connection
         self._executor = executor
+        self._ballast = path.with_name(f"{path.name}-ballast")
 
     @classmethod
     async def open(cls, path: Path, schemas: Sequence[Schema]) -> Database:
@@ -58,16 +79,19 @@ class Database:
         except sqlite3.DatabaseError as error:
             executor.shutdown(wait=False)
             raise DatabaseDamaged(path, str(error)) from error
-        return cls(connection, executor)
+        database = cls(path, connection, executor)
+        await database._in_thread(database._take_ballast)
+        return database
 
-    async def write(self, change: Callable[[sqlite3.Connection], T], *, lasting: bool = True) -> T:
+    async def write(self, change: Callable[[sqlite3.Connection], T], *, lasting: bool = True, frees: bool = False) -> T:
         """Run *change* in a transaction; it is durable when this returns. If it raises, nothing of it remains.
 
         Without *lasting* it survives the death of this process, but maybe not a power failure: for what a power failure makes
-        untrue, such as that a process runs.
+        untrue, such as that a process runs. A change that *frees* is for removals and ends: it succeeds on a full disk too.
+        Raises WriteFailed.
         A caller that is cancelled meanwhile cannot stop the transaction: it is done wholly or not at all.
         """
-        return await self._in_thread(lambda: _write(self._connection, change, lasting=lasting))
+        return await self._in_thread(lambda: self._write(change, lasting=lasting, frees=frees))
 
     async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
         """Run *query* against the last committed state."""
@@ -78,11 +102,48 @@ class Database:
         await self._in_thread(self._connection.close)
         self._executor.shutdown(wait=False)
 
+    def _write(self, change: Callable[[sqlite3.Connection], T], *, lasting: bool, frees: bool) -> T:
+        try:
+            try:
+                result = _write(self._connection, change, lasting=lasting)
+            except sqlite3.OperationalError:
+                if not frees or not self._drop_ballast():
+                    raise
+                return _write(self._connection, change, lasting=lasting)
+        except sqlite3.OperationalError as error:
+            raise WriteFailed(self._path, str(error)) from error
+        if frees:
+            self._take_ballast()
+        return result
+
+    def _take_ballast(self) -> None:
+        with suppress(OSError):  # the disk is full now; a later write takes it
+            fd = os.open(self._ballast, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _MODE)
+            try:
+                os.posix_fallocate(fd, 0, _BALLAST_BYTES)
+            finally:
+                os.close(fd)
+
+    def _drop_ballast(self) -> bool:
+        """Give the disk back what was kept; False if nothing was."""
+        try:
+            had_any = self._ballast.stat().st_size > 0
+            self._ballast.unlink()
+        except OSError:
+            return False
+        return had_any
+
     async def _in_thread(self, function: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, function)
 
 
 def _connect(path: Path, schemas: Sequence[Schema]) -> sqlite3.Connection:
+    # SQLite gives its other files the mode of this one; environment variables of containers are among what they hold
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE))
+    for file in (path, *(path.with_name(path.name + suffix) for suffix in ("-wal", "-shm"))):
+        with suppress(FileNotFoundError):
+            file.chmod(_MODE)
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     try:
         connection.row_factory = sqlite3.Row

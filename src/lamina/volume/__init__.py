@@ -1,5 +1,5 @@
 """Volumes: directories that outlive containers."""
 
-from lamina.volume.store import InvalidVolumeName, Volume, VolumeInUse, VolumeNotFound, VolumeStore
+from lamina.volume.store import Hold, InvalidVolumeName, Volume, VolumeInUse, VolumeNotFound, VolumeStore
 
-__all__ = ["InvalidVolumeName", "Volume", "VolumeInUse", "VolumeNotFound", "VolumeStore"]
+__all__ = ["Hold", "InvalidVolumeName", "Volume", "VolumeInUse", "VolumeNotFound", "VolumeStore"]

@@ -1,13 +1,19 @@
-"""The ``local`` driver: a volume is a row and a directory ``<root>/volume/<name>/_data``."""
+"""The ``local`` driver: a volume is a row and a directory ``<root>/volume/<name>/_data``.
+
+What is in a volume is somebody's data, so a directory is never garbage for want of a row: it is made under a name that begins with
+``.tmp-``, and goes by one that begins with ``.trash-``, and the start removes those alone. A directory that has no row, as the
+database was lost, becomes a volume again.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import re
 import secrets
-import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +21,10 @@ from pathlib import Path
 import msgspec
 
 from lamina.errors import Conflict, InvalidArgument, NotFound
+from lamina.linux.deletion import remove_tree
+from lamina.linux.files import TEMPORARY_PREFIX, sync_directory, temporary_name
 from lamina.state import Database, Schema
+from lamina.state.database import Change
 
 SCHEMA = Schema(
     "volume",
@@ -30,7 +39,11 @@ SCHEMA = Schema(
 )
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
+_ANONYMOUS = re.compile(r"[0-9a-f]{64}")
 _MAXIMUM_NAME = 200
+_DATA = "_data"
+_DIRECTORY_MODE = 0o701
+_TRASH = ".trash-"
 
 
 class VolumeNotFound(NotFound):
@@ -61,6 +74,13 @@ class InvalidVolumeName(InvalidArgument):
         self.name = name
 
 
+class VolumeBeingUsed(VolumeInUse):
+    """A container that is being made is about to refer to the volume."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, ["a container that is being created"])
+
+
 @dataclass(frozen=True)
 class Volume:
     """A volume and the directory that holds its files."""
@@ -79,17 +99,21 @@ class VolumeStore:
         self._database = database
         self._root = root
         self._volumes: dict[str, Volume] = {}
+        self._held: Counter[str] = Counter()
 
     async def open(self) -> None:
-        """Read all rows; directories without a row are what a crash left and go away."""
-        self._root.mkdir(mode=0o701, parents=True, exist_ok=True)
+        """Read all rows, and bring the directories in line with them: see the top."""
+        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._root.chmod(0o700)
         for row in await self._database.read(lambda c: c.execute("SELECT * FROM volume").fetchall()):
             labels = msgspec.json.decode(row["labels"], type=dict[str, str])
-            path = self._root / row["name"] / "_data"
-            self._volumes[row["name"]] = Volume(row["name"], path, row["created"], bool(row["anonymous"]), labels)
+            self._show(Volume(row["name"], self._path(row["name"]), row["created"], bool(row["anonymous"]), labels))
+        await asyncio.to_thread(self._clear)
         for directory in self._root.iterdir():
-            if directory.name not in self._volumes:
-                shutil.rmtree(directory, ignore_errors=True)
+            if directory.name not in self._volumes and _is_valid(directory.name) and (directory / _DATA).is_dir():
+                created = datetime.fromtimestamp(directory.stat().st_mtime, UTC)
+                is_anonymous = _ANONYMOUS.fullmatch(directory.name) is not None
+                await self._record(Volume(directory.name, directory / _DATA, _written(created), is_anonymous, {}))
 
     def __iter__(self) -> Iterator[Volume]:
         return iter(list(self._volumes.values()))
@@ -104,6 +128,19 @@ class VolumeStore:
         except KeyError:
             raise VolumeNotFound(name) from None
 
+    @contextmanager
+    def hold(self) -> Iterator[Hold]:
+        """Keep volumes from being removed for the length of the block: those that are created through what this gives."""
+        hold = Hold(self, self._held)
+        try:
+            yield hold
+        finally:
+            hold.release()
+
+    def is_held(self, name: str) -> bool:
+        """Whether somebody at work needs the volume."""
+        return self._held[name] > 0
+
     async def create(self, name: str | None = None, labels: dict[str, str] | None = None) -> Volume:
         """Make a volume, an anonymous one without a name; one that exists is returned as it is.
 
@@ -111,26 +148,140 @@ class VolumeStore:
         """
         anonymous = not name
         name = name or secrets.token_hex(32)
-        if not _NAME.fullmatch(name) or len(name) > _MAXIMUM_NAME:
+        if not _is_valid(name):
             raise InvalidVolumeName(name)
         if name in self._volumes:
             return self._volumes[name]
-        path = self._root / name / "_data"
-        path.parent.mkdir(mode=0o701, exist_ok=True)
-        path.mkdir(mode=0o755, exist_ok=True)
-        created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        volume = Volume(name, path, created, anonymous, dict(labels or {}))
-        encoded = msgspec.json.encode(volume.labels)
-
-        def insert(connection: sqlite3.Connection) -> None:
-            connection.execute("INSERT OR IGNORE INTO volume VALUES (?, ?, ?, ?)", (name, created, anonymous, encoded))
-
-        await self._database.write(insert)
-        return self._volumes.setdefault(name, volume)
+        await asyncio.to_thread(self._make_directory, name)
+        return await self._record(
+            Volume(name, self._path(name), _written(datetime.now(UTC)), anonymous, dict(labels or {}))
+        )
 
     async def remove(self, name: str) -> None:
-        """Delete a volume with its files; that nobody uses it is the caller's to know. Raises VolumeNotFound."""
-        volume = self.get(name)
-        await self._database.write(lambda c: c.execute("DELETE FROM volume WHERE name = ?", (name,)))
-        self._volumes.pop(name, None)
-        await asyncio.to_thread(shutil.rmtree, volume.path.parent, ignore_errors=True)
+        """Delete a volume with its files; that no container refers to it is the caller's to know.
+
+        Raises VolumeNotFound, or VolumeInUse if it is held.
+        """
+        with self.removing([self.get(name).name]) as removal:
+            await self._database.write(removal.change, frees=True)
+        await removal.finish()
+
+    @contextmanager
+    def removing(self, names: Sequence[str]) -> Iterator[Removal]:
+        """Take volumes away; the block commits their rows' deletion (``change``), maybe with more. If it fails they are there again.
+
+        From the beginning of the block they are no volumes any more, so that nobody comes to refer to them. Names without a
+        volume are passed over. Raises VolumeInUse if one is held.
+        """
+        volumes = [self._volumes[name] for name in names if name in self._volumes]
+        for volume in volumes:
+            if self.is_held(volume.name):
+                raise VolumeBeingUsed(volume.name)
+        removal = Removal(tuple((volume, self._to_trash(volume)) for volume in volumes))
+        try:
+            yield removal
+        except BaseException:
+            for volume, trash in removal.parts:
+                with suppress(OSError):
+                    trash.rename(volume.path.parent)
+                self._show(volume)
+            raise
+
+    def _to_trash(self, volume: Volume) -> Path:
+        del self._volumes[volume.name]
+        trash = self._root / f"{_TRASH}{secrets.token_hex(8)}-{volume.name}"
+        with suppress(FileNotFoundError):
+            volume.path.parent.rename(trash)
+        return trash
+
+    def _clear(self) -> None:
+        """Remove what was on its way in or out. A removal whose rows are still there did not come about; it is undone."""
+        for path in self._root.glob(f"{_TRASH}*"):
+            name = path.name.removeprefix(_TRASH).partition("-")[2]
+            if name in self._volumes and not self._path(name).parent.exists():
+                path.rename(self._path(name).parent)
+        for prefix in (TEMPORARY_PREFIX, _TRASH):
+            for path in (*self._root.glob(f"{prefix}*"), *self._root.glob(f"*/{prefix}*")):
+                remove_tree(path)
+        for volume in self._volumes.values():
+            if not volume.path.exists():  # a power failure came before its directory was on the disk
+                self._make_directory(volume.name)
+
+    def _make_directory(self, name: str) -> None:
+        target = self._path(name).parent
+        temporary = temporary_name(target)
+        temporary.mkdir(mode=_DIRECTORY_MODE)
+        (temporary / _DATA).mkdir()
+        (temporary / _DATA).chmod(0o755)
+        try:
+            temporary.rename(target)
+        except OSError:  # somebody else was quicker
+            remove_tree(temporary)
+            if not target.exists():
+                raise
+        sync_directory(self._root)
+
+    async def _record(self, volume: Volume) -> Volume:
+        row = (volume.name, volume.created, volume.anonymous, msgspec.json.encode(volume.labels))
+
+        def insert(connection: sqlite3.Connection) -> None:
+            connection.execute("INSERT OR IGNORE INTO volume VALUES (?, ?, ?, ?)", row)
+
+        await self._database.write(insert)
+        return self._show(volume)
+
+    def _show(self, volume: Volume) -> Volume:
+        return self._volumes.setdefault(volume.name, volume)
+
+    def _path(self, name: str) -> Path:
+        return self._root / name / _DATA
+
+
+class Hold:
+    """Volumes that must not be removed while their user is at work."""
+
+    def __init__(self, store: VolumeStore, counts: Counter[str]) -> None:
+        self._store = store
+        self._counts = counts
+        self._names: list[str] = []
+
+    async def create(self, name: str | None = None, labels: dict[str, str] | None = None) -> Volume:
+        """As ``VolumeStore.create``; the volume is held from the moment at which it is known."""
+        volume = await self._store.create(name, labels)
+        self._names.append(volume.name)
+        self._counts[volume.name] += 1
+        return volume
+
+    def release(self) -> None:
+        """Let go of all."""
+        self._counts.subtract(self._names)
+        for name in self._names:
+            if not self._counts[name]:
+                del self._counts[name]
+        self._names = []
+
+
+@dataclass(frozen=True)
+class Removal:
+    """Volumes on their way out, each with where its files are meanwhile."""
+
+    parts: tuple[tuple[Volume, Path], ...]
+
+    @property
+    def change(self) -> Change:
+        """The deletion of their rows."""
+        names = [(volume.name,) for volume, _ in self.parts]
+        return lambda connection: connection.executemany("DELETE FROM volume WHERE name = ?", names)
+
+    async def finish(self) -> None:
+        """Delete the files; the rows are gone."""
+        for _, trash in self.parts:
+            await asyncio.to_thread(remove_tree, trash)
+
+
+def _is_valid(name: str) -> bool:
+    return _NAME.fullmatch(name) is not None and len(name) <= _MAXIMUM_NAME
+
+
+def _written(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

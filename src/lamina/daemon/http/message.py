@@ -11,6 +11,7 @@ from urllib.parse import parse_qs
 
 import msgspec
 
+from lamina.daemon.http import documents
 from lamina.daemon.http.body import Body
 from lamina.daemon.http.channel import Channel
 from lamina.daemon.http.raw import RawStream
@@ -79,7 +80,7 @@ class Request:
         if not text:
             return None
         try:
-            return int(text)
+            return documents.integer(text)
         except ValueError:
             raise InvalidRequest(f"invalid value {text!r} for {name}: expected a number") from None
 
@@ -92,18 +93,18 @@ class Request:
                 raise InvalidRequest(f"request body is longer than {limit} bytes")
         return bytes(data)
 
-    async def json(self, kind: type[T]) -> T:
+    async def json(self, kind: type[T], *, limit: int = _JSON_LIMIT) -> T:
         """The body as JSON of a certain form; an empty body is an empty object. Raises InvalidRequest.
 
         As with docker a body must be declared as JSON: a web page can make a browser send anything else to a daemon on TCP.
         """
-        data = await self.read()
+        data = await self.read(limit)
         declared = self.headers.get("Content-Type", "")
         if data and declared.partition(";")[0].strip().lower() != "application/json":
             raise InvalidRequest(f"unsupported Content-Type header ({declared}): must be 'application/json'")
         try:
-            return msgspec.json.decode(data or b"{}", type=kind)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            return documents.decode(data or b"{}", kind)
+        except documents.InvalidDocument as error:
             raise InvalidRequest(f"invalid JSON: {error}") from None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import grp
 import logging
 import os
 import socket
@@ -19,6 +20,8 @@ from lamina.errors import InvalidArgument, Unavailable
 
 _log = logging.getLogger(__name__)
 _BACKLOG = 1024
+_GROUP = "docker"
+"""Who may use a unix socket beside root, where there is such a group: as with docker, its members are root in all but name."""
 
 
 class InvalidHost(InvalidArgument):
@@ -114,6 +117,8 @@ class Server:
             raise
         finally:
             os.umask(before)
+        with suppress(KeyError):
+            os.chown(path, -1, grp.getgrnam(_GROUP).gr_gid)
         loop = asyncio.get_running_loop()
         self._servers.append(await loop.create_unix_server(self._new_channel, sock=listener, backlog=_BACKLOG))
         self._paths.append((path, path.stat().st_ino))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import closing, suppress
 from typing import cast
 
 from lamina.api import frames
@@ -25,6 +26,7 @@ from lamina.daemon.render import containers as render
 from lamina.daemon.render.images import size_of
 from lamina.daemon.router import Route
 from lamina.engine import Engine
+from lamina.errors import Conflict, NotFound
 from lamina.image.store import Image
 from lamina.oci.digest import Digest, ImageID
 
@@ -33,6 +35,7 @@ _LIST_FILTERS = ("ancestor", "before", "exited", "expose", "health", "id", "isol
 _PRUNE_FILTERS = ("label", "label!", "until")
 _RAW = "application/vnd.docker.raw-stream"
 _MULTIPLEXED = "application/vnd.docker.multiplexed-stream"
+_CREATE_LIMIT = 64 << 20
 _CONDITIONS = ("not-running", "next-exit", "removed")
 
 
@@ -81,7 +84,7 @@ class _Containers:
         return json_response([render.summary(r, await self._sizes(r) if with_sizes else None) for r in chosen])
 
     async def create(self, request: Request) -> Response:
-        body = await request.json(_CreateBody)
+        body = await request.json(_CreateBody, limit=_CREATE_LIMIT)
         if not body.image:
             raise InvalidRequest("no image was given")
         config = ContainerConfig(**{f: getattr(body, f) for f in ContainerConfig.__struct_fields__})
@@ -150,9 +153,11 @@ class _Containers:
         for record in select_containers(self._engine.containers, self._engine.images, query):
             if record.state.has_process or (until_ns is not None and record.created_ns >= until_ns):
                 continue
-            freed += (await self._sizes(record))[0]
-            await self._engine.lifecycle.remove(record.id)
-            deleted.append(record.id)
+            size = (await self._sizes(record))[0]
+            with suppress(Conflict, NotFound):  # started, or removed by somebody else, meanwhile
+                await self._engine.lifecycle.remove(record.id)
+                deleted.append(record.id)
+                freed += size
         return json_response({"ContainersDeleted": deleted or None, "SpaceReclaimed": freed})
 
     async def wait(self, request: Request) -> Response | StreamingResponse:
@@ -199,23 +204,20 @@ class _Containers:
         record = self._find(request)
         wants = {name: request.flag(name) for name in ("stdin", "stdout", "stderr", "stream", "logs")}
         keys = _detach_keys(request) if record.config.tty else None
-        console = await self._engine.lifecycle.attach_running(record)
-        subscription = console.subscribe() if wants["stream"] else None
-        raw = await request.hijack(_RAW if record.config.tty else _MULTIPLEXED)
+        attached = await self._engine.lifecycle.attach(record.id) if wants["stream"] else None
         try:
-            if wants["logs"]:
-                query = LogQuery(stdout=wants["stdout"], stderr=wants["stderr"])
-                encode = _plain if record.config.tty else _framed
-                async for data in encode(self._log_lines(record, query), timestamps=False):
-                    await raw.write(data)
-            if subscription is not None:
-                await _carry(raw, console, subscription, record, wants, keys)
-        except (ClientGone, ConnectionError):
-            pass  # a client may go whenever it likes
+            raw = await request.hijack(_RAW if record.config.tty else _MULTIPLEXED)
+            with closing(raw), suppress(ClientGone, ConnectionError):  # a client may go whenever it likes
+                if wants["logs"]:
+                    query = LogQuery(stdout=wants["stdout"], stderr=wants["stderr"])
+                    encode = _plain if record.config.tty else _framed
+                    async for data in encode(self._log_lines(record, query), timestamps=False):
+                        await raw.write(data)
+                if attached is not None:
+                    await _carry(raw, self._engine.lifecycle.console(record.id), attached, record, wants, keys)
         finally:
-            if subscription is not None:
-                subscription.close()
-            raw.close()
+            if attached is not None:
+                attached.close()
         return None
 
     async def _sizes(self, record: Record) -> tuple[int, int]:
