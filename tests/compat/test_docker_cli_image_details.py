@@ -48,6 +48,19 @@ def test_an_image_goes_from_under_a_stopped_container_that_can_still_start(own_d
     own_daemon.docker_ok("rm", container)
 
 
+def test_ps_shows_the_id_of_an_image_that_lost_its_name(daemon: Daemon) -> None:
+    daemon.docker_ok("tag", "busybox", "named:1")
+    container = daemon.docker_ok("create", "named:1", "true")
+
+    def shown() -> str:
+        return daemon.docker_ok("ps", "-a", "--filter", f"id={container}", "--format", "{{.Image}}")
+
+    assert shown() == "named:1"
+    daemon.docker_ok("rmi", "named:1")
+    assert shown() == daemon.docker_ok("images", "-q", "busybox")
+    daemon.docker_ok("rm", container)
+
+
 @pytest.mark.parametrize("platform", ["foo", "windows/amd64", "linux/foo"])
 def test_an_import_for_what_does_not_exist_is_refused(daemon: Daemon, busybox_tar: Path, platform: str) -> None:
     result = daemon.docker("import", "--platform", platform, busybox_tar, "strange:1")

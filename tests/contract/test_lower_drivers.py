@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import random
 import stat
 import tarfile
 from collections.abc import AsyncIterator
@@ -18,6 +19,7 @@ from lamina.content import ContentStore
 from lamina.layer.diff import write_diff
 from lamina.layer.errors import InvalidLayer
 from lamina.layer.ingest import ingest
+from lamina.layer.merge import merge
 from lamina.layer.tree import load
 from lamina.linux import mount
 from lamina.oci.digest import DiffID, chain_id
@@ -320,6 +322,50 @@ async def test_a_layer_over_links_and_whiteouts_shows_the_same_with_both_drivers
 ) -> None:
     root = await store.show(BASE, layer(*upper))
     assert shown(root) == {k: v for k, v in LOWER.items() if k not in gone} | new
+
+
+def _random_layer(rng: random.Random) -> bytes:
+    def path() -> str:
+        return "/".join(rng.choice("abc") for _ in range(rng.randint(1, 3)))
+
+    entries = []
+    for _ in range(rng.randint(1, 7)):
+        name = path()
+        parent, _, last = name.rpartition("/")
+        entries.append(
+            rng.choice(
+                [
+                    file(name, rng.choice([b"1", b"2"])),
+                    directory(name, mode=rng.choice([0o755, 0o700])),
+                    link(name, rng.choice(["a", "b", "../a", "/c", "a/b", "..", "/", "nope"])),
+                    file(os.path.join(parent, f".wh.{last}"), b""),
+                    file(f"{name}/.wh..wh..opq", b""),
+                    hard(name, path()),
+                ]
+            )
+        )
+    return layer(*entries)
+
+
+async def test_both_drivers_show_the_tree_that_merge_makes(store: Store) -> None:
+    rng, shown_stacks = random.Random(20), 0
+    while shown_stacks < 12:
+        tars = [_random_layer(rng) for _ in range(3)]
+        try:
+            ids = [store.put(tar) for tar in tars]
+            merged = merge([load(path) for path in await store.trees.paths(ids)])
+        except InvalidLayer:
+            continue
+        shown_stacks += 1
+        expected = {
+            os.fsdecode(path): (stat.S_IFMT(node.mode), stat.S_IMODE(node.mode)) for path, node in merged.walk() if path
+        }
+        root = await store.show(*tars)
+        found = {}
+        for name in _names(root):
+            mode = os.lstat(root / name).st_mode
+            found[name] = (stat.S_IFMT(mode), stat.S_IMODE(mode))
+        assert found == expected
 
 
 async def test_a_replaced_directory_does_not_keep_the_attributes_below(store: Store) -> None:

@@ -77,6 +77,7 @@ class _Inode:
         "copy_block",
         "data_block",
         "head",
+        "is_compact",
         "layout",
         "links",
         "nid",
@@ -91,6 +92,7 @@ class _Inode:
         self.node = node
         self.parent = parent if parent is not None else self
         self.links = 0
+        self.is_compact = False
         self.nid = 0
         self.layout = _FLAT_PLAIN
         self.head = 0
@@ -156,7 +158,8 @@ class _Image:
         inode.xattrs = _encode_xattrs(node)
         size = _directory_size(self._entries[id(inode)]) if node.children is not None else len(node.target)
         inode.size = size or node.size
-        base = (_COMPACT.size if _fits_compact(inode) else _LONG.size) + len(inode.xattrs)
+        inode.is_compact = _fits_compact(inode)
+        base = (_COMPACT.size if inode.is_compact else _LONG.size) + len(inode.xattrs)
         inline = 0
         inode.chunks = self._chunks(node) if node.is_regular and node.size else None
         if inode.chunks is not None:
@@ -261,7 +264,7 @@ class _Image:
         union = self._union(inode)
         xattr_count = (len(inode.xattrs) - 12) // 4 + 1 if inode.xattrs else 0
         seconds, nanoseconds = divmod(node.shown_mtime_ns, 1_000_000_000)
-        if _fits_compact(inode):
+        if inode.is_compact:
             head = _COMPACT.pack(
                 inode.layout, xattr_count, node.mode, inode.links, inode.size, seconds, union, number, node.uid, node.gid, 0
             )  # fmt: skip

@@ -180,28 +180,29 @@ class Scanner:
     def _take_entry(self, header: Header, data: bytes, start: int) -> int:
         """Add one entry; returns its length with header and padding, or 0 if more of it must be seen first."""
         extended = self._extended or _NOTHING
-        size = (
-            extended.numbers.get(b"size", header.size) if _TYPES.get(header.kind, stat.S_IFREG) == stat.S_IFREG else 0
-        )
-        found = _sparse_map(header, extended, data, start, size)
-        if found is None:
-            # twice as much next time, so that a long map costs no more than its length
-            self._needed = 2 * (len(data) - start)
-            return 0
+        kind = header.kind
+        size = extended.numbers.get(b"size", header.size) if _TYPES.get(kind, stat.S_IFREG) == stat.S_IFREG else 0
+        data_at = start + BLOCK
+        found = None
+        if kind == b"S" or extended.sparse_version == (1, 0) or extended.sparse_map is not None:
+            found = _read_map(kind, extended, data, start, size)
+            if found is None:
+                # twice as much next time, so that a long map costs no more than its length
+                self._needed = 2 * (len(data) - start)
+                return 0
+            data_at = found.data_at
         # the size that an old GNU header tells leaves its map out, the one of a pax header includes it
-        end = (found.data_at if header.kind == b"S" else start + BLOCK) + size
-        self._check_size(self._position + end)
-        node = self._add(header, extended, found.real_size, self._position + found.data_at)
-        if node is not None and node.is_regular:
-            if found.pairs is not None:
-                self._make_sparse(node, found, end - found.data_at)
-            elif self._on_file is not None:
-                self._on_file(node.offset, node.size)
-        self._padding = _padded(end - start) - (end - start)
-        return _padded(end - start)
+        end = (data_at if kind == b"S" else start + BLOCK) + size
+        if self._position + end > self._limits.tar_bytes:
+            self._check_size(self._position + end)
+        node = self._add(header, extended, found.real_size if found else size, self._position + data_at)
+        if found is not None and node is not None and node.is_regular:
+            self._make_sparse(node, found, end - data_at)
+        used = (end - start + BLOCK - 1) // BLOCK * BLOCK
+        self._padding = used - (end - start)
+        return used
 
     def _make_sparse(self, node: Node, found: SparseMap, data_size: int) -> None:
-        assert found.pairs is not None
         node.extents = extents_of(found.pairs, node.offset, data_size, found.real_size)
         self._index_bytes += choose_chunks(node.size, node.extents).index_bytes
         if self._index_bytes > _MAXIMUM_INDEX:
@@ -347,17 +348,15 @@ def _padded(size: int) -> int:
     return (size + BLOCK - 1) // BLOCK * BLOCK
 
 
-def _sparse_map(header: Header, extended: Extended, data: bytes, start: int, size: int) -> SparseMap | None:
-    """Where an entry's data lies, and its map if it is sparse; None if more of the map must be seen first."""
-    body, numbers = start + BLOCK, extended.numbers
-    if header.kind == b"S":
+def _read_map(kind: bytes, extended: Extended, data: bytes, start: int, size: int) -> SparseMap | None:
+    """A sparse entry's map, and where its data lies; None if more of the map must be seen first."""
+    numbers = extended.numbers
+    if kind == b"S":
         return read_gnu_map(data, start)
     if extended.sparse_version == (1, 0):
-        return read_pax_map(data, body, size, numbers.get(b"GNU.sparse.realsize", size))
-    if extended.sparse_map is not None:
-        real_size = numbers.get(b"GNU.sparse.size", numbers.get(b"GNU.sparse.realsize", size))
-        return SparseMap(read_pax_pairs(extended.sparse_map), real_size, body)
-    return SparseMap(None, size, body)
+        return read_pax_map(data, start + BLOCK, size, numbers.get(b"GNU.sparse.realsize", size))
+    real_size = numbers.get(b"GNU.sparse.size", numbers.get(b"GNU.sparse.realsize", size))
+    return SparseMap(read_pax_pairs(extended.sparse_map or b""), real_size, start + BLOCK)
 
 
 def _link_target(target: bytes, path: bytes) -> bytes:
@@ -384,21 +383,26 @@ def _checked_parts(path: bytes) -> list[bytes]:
     """The names on a path, ``a/..`` taken out as docker does. Raises InvalidLayer for one that leaves the root."""
     if len(path) > _MAXIMUM_PATH:
         raise InvalidLayer(f"a path of more than {_MAXIMUM_PATH} bytes", printable(path))
-    parts: list[bytes] = []
-    for part in path.split(b"/"):
-        if part in (b"", b"."):
-            continue
-        if part == b"..":
-            if not parts:
-                raise InvalidLayer("'..' in a path leads out of the root", printable(path))
-            parts.pop()
-            continue
-        if len(part) > _MAXIMUM_NAME:
-            raise InvalidLayer(f"a name of more than {_MAXIMUM_NAME} bytes", printable(path))
-        if b"\0" in part:
-            raise InvalidLayer("NUL in a path", printable(path))
-        parts.append(part)
+    parts = [part for part in path.split(b"/") if part and part != b"."]
+    if b".." in parts:
+        parts = _without_parents(parts, path)
+    if len(path) > _MAXIMUM_NAME and any(len(part) > _MAXIMUM_NAME for part in parts):
+        raise InvalidLayer(f"a name of more than {_MAXIMUM_NAME} bytes", printable(path))
+    if b"\0" in path:
+        raise InvalidLayer("NUL in a path", printable(path))
     return parts
+
+
+def _without_parents(parts: list[bytes], path: bytes) -> list[bytes]:
+    result: list[bytes] = []
+    for part in parts:
+        if part != b"..":
+            result.append(part)
+        elif result:
+            result.pop()
+        else:
+            raise InvalidLayer("'..' in a path leads out of the root", printable(path))
+    return result
 
 
 def _update_directory(existing: Node, new: Node) -> None:

@@ -31,9 +31,9 @@ _NO_END = 1 << 63
 
 @dataclass(frozen=True)
 class SparseMap:
-    """What was found before an entry's data: offset/length pairs (None if it is not sparse), the file's real size, the data's place."""
+    """What was found before an entry's data: offset/length pairs, the file's real size, the data's place."""
 
-    pairs: Sequence[int] | None
+    pairs: Sequence[int]
     real_size: int
     data_at: int
 

@@ -26,7 +26,7 @@ from lamina.daemon.render import containers as render
 from lamina.daemon.render.images import size_of
 from lamina.daemon.router import Route
 from lamina.engine import Engine
-from lamina.errors import Conflict, NotFound
+from lamina.errors import Conflict, LaminaError, NotFound
 from lamina.image.store import Image
 from lamina.oci.digest import Digest, ImageID
 
@@ -81,22 +81,19 @@ class _Containers:
         )
         chosen = select_containers(self._engine.containers, self._engine.images, query)
         with_sizes = request.flag("size")
-        return json_response([render.summary(r, await self._sizes(r) if with_sizes else None) for r in chosen])
+        shown = [render.summary(r, await self._sizes(r) if with_sizes else None) for r in chosen]
+        return json_response([s | {"Image": self._image_name(r)} for s, r in zip(shown, chosen, strict=True)])
 
     async def create(self, request: Request) -> Response:
         body = await request.json(_CreateBody, limit=_CREATE_LIMIT)
         if not body.image:
             raise InvalidRequest("no image was given")
         config = ContainerConfig(**{f: getattr(body, f) for f in ContainerConfig.__struct_fields__})
-        record, warnings = await self._engine.creation.create(
-            CreateRequest(
-                config,
-                body.host_config or HostConfig(),
-                body.networking_config or NetworkingConfig(),
-                self._engine.images.find(body.image),
-                request.query("name") or None,
-            )
-        )
+        image = self._engine.images.find(body.image)
+        host, networking = body.host_config or HostConfig(), body.networking_config or NetworkingConfig()
+        wanted = CreateRequest(config, host, networking, image, request.query("name") or None)
+        with self._engine.images.hold(image.image_id):
+            record, warnings = await self._engine.creation.create(wanted)
         self._emit("create", record)
         return json_response({"Id": record.id, "Warnings": warnings}, 201)
 
@@ -224,6 +221,13 @@ class _Containers:
         written = await asyncio.to_thread(self._engine.snapshots.size_bytes, record.id)
         image = self._image_of(record)
         return written, written + (size_of(image, self._engine) if image else 0)
+
+    def _image_name(self, record: Record) -> str:
+        """The name that the container was made with, or the image's ID if it means another image now, or none."""
+        with suppress(LaminaError):
+            if self._engine.images.find_named(record.image_name)[0] == record.image_id:
+                return record.image_name
+        return record.image_id
 
     def _image_of(self, record: Record) -> Image | None:
         image_id = ImageID(Digest(record.image_id))
