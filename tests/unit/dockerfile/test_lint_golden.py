@@ -48,3 +48,10 @@ def test_a_check_prints_what_is_expected(name: str) -> None:
 def test_every_rule_has_a_case_that_it_warns_of_and_one_that_it_does_not(rule: str) -> None:
     assert rule in {warning.rule for warning in _warnings(rule)}
     assert rule not in {warning.rule for warning in _warnings(f"{rule}-good")}
+
+
+def test_every_rule_has_its_section_in_the_documentation() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "lint.md").read_text()
+    sections = [line.removeprefix("## ") for line in text.splitlines() if line.startswith("## ")]
+    wanted = [rule.name + (" (experimental)" if rule.is_experimental else "") for rule in RULES]
+    assert sections == sorted(wanted)
