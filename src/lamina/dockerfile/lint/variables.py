@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 
 from lamina.dockerfile.instructions import Arg
 from lamina.dockerfile.words import expand_word
 
 _NEAR = 2  # changes of one character that still pass as a slip
-_LONGEST = 100  # characters of a name that is compared; the time grows with the square
+_LONGEST, _MOST = 100, 100  # characters and names that are compared: a Dockerfile may have hostile many of both
 
 
 class Lookups(Mapping[str, str]):
@@ -46,7 +47,9 @@ def global_values(
 
 def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:
     """`` (did you mean X?)`` with the first of the nearest of the *known* names; empty if none is near."""
-    candidates = [other for other in known if abs(len(other) - len(name)) <= _NEAR and len(name) <= _LONGEST]
+    candidates = [
+        other for other in islice(known, _MOST) if abs(len(other) - len(name)) <= _NEAR and len(name) <= _LONGEST
+    ]
     distances = {other: _distance(name, other) for other in candidates}
     nearest = min(distances, key=distances.__getitem__, default="")
     return f" (did you mean {prefix}{nearest}?)" if nearest and distances[nearest] <= _NEAR else ""
