@@ -1,7 +1,8 @@
 """The Dockerfile language: text becomes instructions. Pure; nothing here reads a file or knows what an image is.
 
 ``lines`` joins physical lines into logical ones, ``instructions`` gives each its form, ``parser`` groups them into stages, ``words``
-expands variables, ``ignore`` reads .dockerignore. Sources: the Dockerfile reference (docs.docker.com) and BuildKit's behaviour.
+expands variables, ``ignore`` reads .dockerignore, ``lint`` warns of what was probably not meant. Sources: the Dockerfile reference
+(docs.docker.com) and BuildKit's behaviour.
 """
 
 from lamina.dockerfile.errors import DockerfileError

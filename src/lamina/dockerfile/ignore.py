@@ -58,6 +58,11 @@ class IgnoreRules:
     def __bool__(self) -> bool:
         return bool(self._rules)
 
+    @property
+    def has_exceptions(self) -> bool:
+        """Whether a ``!`` takes something in again."""
+        return bool(self._exceptions)
+
     def excludes(self, path: str) -> bool:
         """Whether a path, relative to the context, is left out; the context itself never is."""
         parts = path.strip("/").split("/")

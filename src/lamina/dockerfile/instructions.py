@@ -38,11 +38,23 @@ T = TypeVar("T", bound="Instruction")
 
 @dataclass(frozen=True, kw_only=True)
 class Instruction:
-    """What all have: the text, and the lines where it stood."""
+    """What all have: the text, the lines where it stood, and what lint looks at besides (``LogicalLine``)."""
 
     source: str = ""
     first: int = 0
     last: int = 0
+    comments: tuple[str, ...] = ()
+    gap: int = 0
+
+    @property
+    def keyword(self) -> str:
+        """The instruction's name as it was written."""
+        return self.source.split(None, 1)[0]
+
+    @property
+    def lines(self) -> tuple[int, int]:
+        """The first and the last line."""
+        return self.first, self.last
 
     def expanded(self: T, env: Mapping[str, str], escape: str = "\\") -> T:
         """This instruction with its variables replaced. Raises DockerfileError."""
@@ -56,6 +68,12 @@ class From(Instruction):
     image: str
     platform: str = ""
     name: str = ""
+
+    @property
+    def written_as(self) -> tuple[str, str]:
+        """``AS`` and the name as they were written; the name itself is in lower case. Empty without a name."""
+        keyword, name = self.source.split()[-2:] if self.name else ("", "")
+        return keyword, name
 
     def expanded(self, env: Mapping[str, str], escape: str = "\\") -> From:
         return dataclasses.replace(
@@ -101,6 +119,7 @@ class Shell(Instruction):
 @dataclass(frozen=True, kw_only=True)
 class _Pairs(Instruction):
     pairs: tuple[tuple[str, str], ...]
+    is_legacy: bool = False  # NAME VALUE, without an equals sign
 
     def expanded(self: T, env: Mapping[str, str], escape: str = "\\") -> T:
         pairs = tuple((expand_word(k, env, escape), expand_word(v, env, escape)) for k, v in self.pairs)  # type: ignore[attr-defined]
@@ -280,7 +299,14 @@ class _Statement:
 
     @property
     def common(self) -> dict[str, Any]:
-        return {"source": self.line.text, "first": self.line.first, "last": self.line.last}
+        line = self.line
+        return {
+            "source": line.text,
+            "first": line.first,
+            "last": line.last,
+            "comments": line.comments,
+            "gap": line.gap,
+        }
 
 
 def parse_instruction(line: LogicalLine, escape: str = "\\") -> Instruction:
@@ -372,7 +398,7 @@ def _pairs(s: _Statement, escape: str) -> dict[str, Any]:
         name, value = [*s.rest.split(None, 1), ""][:2]
         if not value:
             raise DockerfileError(f"{s.keyword} must have two arguments")
-        return {"pairs": ((name, value),)} | s.common
+        return {"pairs": ((name, value),), "is_legacy": True} | s.common
     pairs = []
     for word in words:
         name, equals, value = word.partition("=")

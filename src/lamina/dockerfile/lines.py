@@ -27,12 +27,17 @@ class Heredoc:
 
 @dataclass(frozen=True)
 class LogicalLine:
-    """One instruction's text with continuations joined, where it stood, and its here-documents."""
+    """One instruction's text with continuations joined, where it stood, and its here-documents.
+
+    *comments* stand right above it; *gap* is the line where a text ends that has an empty line inside, 0 for one that has none.
+    """
 
     text: str
     first: int
     last: int
     heredocs: tuple[Heredoc, ...] = ()
+    comments: tuple[str, ...] = ()
+    gap: int = 0
 
 
 @dataclass(frozen=True)
@@ -77,31 +82,43 @@ def logical_lines(source: Source) -> Iterator[LogicalLine]:
 
     Raises DockerfileError for a here-document that does not end.
     """
-    mark = re.escape(source.escape)
-    continuation = re.compile(rf"(?<!{mark}){mark}[ \t]*$")
-    position = 0
+    position = len(source.directives)
+    comments: tuple[str, ...] = ()
     while position < len(source.lines):
-        line = source.lines[position]
-        if not line.strip() or line.lstrip().startswith("#"):
+        line = source.lines[position].strip()
+        if not line or line.startswith("#"):
+            comment = line[1:].strip()
+            comments = (*comments, comment) if comment else ()
             position += 1
             continue
         first = position
-        pieces: list[str] = []
-        while True:
-            line = source.lines[position]
-            position += 1
-            if pieces and (not line.strip() or line.lstrip().startswith("#")):
-                if position >= len(source.lines):
-                    break
-                continue
-            continued = continuation.search(line)
-            pieces.append(line[: continued.start()] if continued else line)
-            if not continued or position >= len(source.lines):
-                break
-        text = "".join([pieces[0].lstrip(), *pieces[1:]]).rstrip()
+        text, position, has_gap = _joined(source, position)
+        gap = position if has_gap else 0
         heredocs, position = _heredocs(source, text, first, position)
         if text:
-            yield LogicalLine(text, first + 1, position, heredocs)
+            yield LogicalLine(text, first + 1, position, heredocs, comments, gap)
+        comments = ()
+
+
+def _joined(source: Source, position: int) -> tuple[str, int, bool]:
+    """The text that begins at *position* with its continuations, the position behind it, and whether it has an empty line inside."""
+    mark = re.escape(source.escape)
+    continuation = re.compile(rf"(?<!{mark}){mark}[ \t]*$")
+    pieces: list[str] = []
+    has_gap = False
+    while position < len(source.lines):
+        line = source.lines[position]
+        position += 1
+        is_empty = not line.strip()
+        if pieces and (is_empty or line.lstrip().startswith("#")):
+            # behind the file's last newline there is no further line
+            has_gap |= is_empty and position < len(source.lines)
+            continue
+        continued = continuation.search(line)
+        pieces.append(line[: continued.start()] if continued else line)
+        if not continued:
+            break
+    return "".join([pieces[0].lstrip(), *pieces[1:]]).rstrip(), position, has_gap
 
 
 def split_words(text: str, escape: str = "\\") -> list[str]:

@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lamina.dockerfile import Dockerfile, DockerfileError, parse
-from lamina.dockerfile.instructions import Copy, Instruction, Onbuild, Run
+from lamina.dockerfile.instructions import Copy, Env, Instruction, Onbuild, Run
 from lamina.dockerfile.parser import parse_line
 from lamina.errors import InvalidArgument
 
@@ -188,14 +188,41 @@ def test_an_error_names_file_and_line_and_shows_the_lines() -> None:
         "dockerfile parse error line 3: unknown instruction: FORM (did you mean FROM?)",
         "web/Dockerfile:3",
         "-" * 20,
-        "   1 |     FROM a",
         "   2 |",
         "   3 | >>> FORM b \\",
         "   4 | >>>  c",
         "   5 |     RUN x",
-        "   6 |",
         "-" * 20,
     ]
+
+
+def test_an_instruction_knows_how_it_was_written() -> None:
+    (stage,) = parse("from --platform=a scratch As Base\ncOpY a b\nENV a b\nENV a=b\n").stages
+    assert (stage.base.keyword, stage.base.written_as, stage.name) == ("from", ("As", "Base"), "base")
+    assert [i.keyword for i in stage.instructions] == ["cOpY", "ENV", "ENV"]
+    assert [i.is_legacy for i in stage.instructions if isinstance(i, Env)] == [True, False]
+    assert parse("FROM a").stages[0].base.written_as == ("", "")
+
+
+def test_an_instruction_knows_the_comments_right_above_it() -> None:
+    file = parse("# syntax=x\n# one\n  #  two \nFROM a\n# far\n\n# ended\n#\n# near\nRUN \\\n# inside\nx\nRUN y\n")
+    first, second = file.stages[0].instructions
+    assert (file.stages[0].base.comments, first.comments, second.comments) == (("one", "two"), ("near",), ())
+
+
+@pytest.mark.parametrize(
+    ("text", "gap"),
+    [
+        ("RUN a \\\n b", 0),
+        ("RUN a \\\n\n b", 4),
+        ("RUN a \\\n  \n# c\n b <<E\n\nE", 5),
+        ("RUN a \\\n# c\n b", 0),
+        ("RUN <<E\n a \\\n\nE", 0),
+        ("RUN a \\\n", 0),
+    ],
+)
+def test_an_instruction_knows_where_a_text_ends_that_has_an_empty_line_inside(text: str, gap: int) -> None:
+    assert _run(text).gap == gap
 
 
 def test_an_error_found_while_building_gets_the_place_of_its_instruction() -> None:
