@@ -27,11 +27,14 @@ async def run(
     env: Mapping[str, str] | None = None,
     pass_fds: Sequence[int] = (),
     cwd: Path | str | None = None,
+    umask: int = -1,
+    own_group: bool = False,
 ) -> Completed:
     """Run a program to its end, in a thread, and return what it wrote.
 
     ``subprocess`` starts it by vfork where nothing forbids it, which does not copy a large daemon's page tables as fork
-    does. When the caller is cancelled the program is killed. Raises OSError if it cannot be started.
+    does. When the caller is cancelled the program is killed; one that starts others has a process group of its *own_group*, and
+    then all of them are, and waited for. Raises OSError if it cannot be started.
     """
     process = await asyncio.to_thread(
         subprocess.Popen,
@@ -42,11 +45,19 @@ async def run(
         env=dict(env) if env is not None else None,
         pass_fds=tuple(pass_fds),
         cwd=cwd,
+        umask=umask,
+        process_group=0 if own_group else None,
     )
+    ending = asyncio.ensure_future(asyncio.to_thread(process.communicate, input))
     try:
-        stdout, stderr = await asyncio.to_thread(process.communicate, input)
+        stdout, stderr = await asyncio.shield(ending)
     except asyncio.CancelledError:
-        process.kill()
+        if not own_group:
+            process.kill()
+            ending.cancel()
+        elif process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            await ending  # the streams end with the last that holds them
         raise
     return Completed(process.returncode, stdout, stderr)
 
