@@ -156,6 +156,7 @@ def test_a_client_whose_directory_is_not_the_daemons_is_told_so(daemon: Daemon, 
     body = json.dumps({"context": str(context), "device": status.st_dev, "inode": status.st_ino + 1})
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(daemon.socket_path))
-        head = f"POST /lamina/build HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        fields = f"Host: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n"
+        head = f"POST /lamina/build HTTP/1.1\r\n{fields}\r\n"
         client.sendall((head + body).encode())
         assert b" 409 " in client.recv(4096).split(b"\r\n")[0]

@@ -26,12 +26,10 @@ from lamina.container.settings import parse_security_options
 from lamina.container.store import ContainerStore
 from lamina.container.times import rfc3339
 from lamina.errors import InvalidArgument
-from lamina.image.errors import ImageNotFound
 from lamina.image.store import Image, ImageStore
 from lamina.linux.cgroups import Hierarchies
 from lamina.linux.tasks import to_the_end
 from lamina.oci.config import RunConfig
-from lamina.oci.digest import ImageID
 from lamina.runtime import defaults
 from lamina.runtime.capabilities import effective_set
 from lamina.snapshot import Snapshots
@@ -66,7 +64,6 @@ class Creation:
     ) -> None:
         self._store = store
         self._images = images
-        self._images_in_use: dict[str, ImageID] = {}
         self._snapshots = snapshots
         self._volumes = volumes
         self._hierarchies = hierarchies
@@ -82,32 +79,18 @@ class Creation:
         host = complete_host_config(request.host_config, self._hierarchies)
         warnings = check(config, host, request)
         name = self._reserve_name(request.name, container_id)
-        self._images_in_use[container_id] = request.image.image_id
         try:
-            with self._volumes.hold() as hold:
+            with self._images.hold(request.image.image_id), self._volumes.hold() as hold:
                 plan = await plan_mounts(config, host, self._volumes, hold)
                 self._snapshots.create(container_id)
                 await self._fill_volumes(plan, container_id, request.image)
                 record = _record(container_id, name, request, config, host, plan)
                 await self._store.put(record)
-            await self._check_image(record, request.image)
         except BaseException:
             self._store.release_name(name)
             await to_the_end(self._snapshots.remove(container_id))
             raise
-        finally:
-            del self._images_in_use[container_id]
         return record, warnings
-
-    def uses(self, image_id: ImageID) -> list[str]:
-        """The IDs of containers that are being made from an image."""
-        return [container_id for container_id, used in self._images_in_use.items() if used == image_id]
-
-    async def _check_image(self, record: Record, image: Image) -> None:
-        """A removal that was under way when this began may have taken the image; from the record on it is safe."""
-        if image.image_id not in self._images:
-            await self._store.remove(record.id)
-            raise ImageNotFound(record.image_name)
 
     def _reserve_name(self, wanted: str | None, container_id: str) -> str:
         if wanted:

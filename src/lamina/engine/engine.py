@@ -160,7 +160,7 @@ async def open_engine(options: EngineOptions) -> Engine:
         content,
         trees,
         lowers,
-        lambda image_id: _users(containers, creation, image_id),
+        lambda image_id: _users(containers, image_id),
         lambda: _stacks(containers),
     )
     await removal.collect_garbage()
@@ -211,9 +211,8 @@ def _take(root: Path, run_root: Path) -> tuple[int, ...]:
     return tuple(fds)
 
 
-def _users(containers: ContainerStore, creation: Creation, image_id: ImageID) -> Iterable[ImageUser]:
-    users = [ImageUser(r.id, r.state.has_process) for r in containers if r.image_id == image_id]
-    return [*users, *(ImageUser(container_id, running=False) for container_id in creation.uses(image_id))]
+def _users(containers: ContainerStore, image_id: ImageID) -> Iterable[ImageUser]:
+    return [ImageUser(r.id, r.state.has_process) for r in containers if r.image_id == image_id]
 
 
 def _stacks(containers: ContainerStore) -> Iterable[Sequence[DiffID]]:

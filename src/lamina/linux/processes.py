@@ -38,10 +38,13 @@ async def run(
     env: Mapping[str, str] | None = None,
     pass_fds: Sequence[int] = (),
     cwd: Path | str | None = None,
+    umask: int = -1,
+    own_group: bool = False,
 ) -> Completed:
     """Run a program to its end and return what it wrote.
 
-    When the caller is cancelled the program is killed, and has ended when this returns. Raises OSError if it cannot be started.
+    When the caller is cancelled the program is killed, and has ended when this returns; one that starts others has a process group of
+    its *own_group*, and then all of them are. Raises OSError if it cannot be started.
     """
     process = await spawn(
         [str(a) for a in argv],
@@ -51,6 +54,8 @@ async def run(
         env=dict(env) if env is not None else None,
         pass_fds=tuple(pass_fds),
         cwd=cwd,
+        umask=umask,
+        process_group=0 if own_group else None,
     )
     try:
         async with asyncio.TaskGroup() as tasks:
@@ -59,7 +64,7 @@ async def run(
             tasks.create_task(_write_all(process.stdin, input or b""))
         returncode = await wait(process)
     except BaseException:
-        process.kill()
+        _kill(process, own_group=own_group)
         await to_the_end(wait(process))
         raise
     finally:
@@ -67,6 +72,13 @@ async def run(
             if pipe is not None:
                 pipe.close()
     return Completed(returncode, stdout.result(), stderr.result())
+
+
+def _kill(process: subprocess.Popen[bytes], *, own_group: bool) -> None:
+    if not own_group:
+        process.kill()
+    elif process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 async def spawn(argv: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:

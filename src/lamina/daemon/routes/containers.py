@@ -92,8 +92,7 @@ class _Containers:
         image = self._engine.images.find(body.image)
         host, networking = body.host_config or HostConfig(), body.networking_config or NetworkingConfig()
         wanted = CreateRequest(config, host, networking, image, request.query("name") or None)
-        with self._engine.images.hold(image.image_id):
-            record, warnings = await self._engine.creation.create(wanted)
+        record, warnings = await self._engine.creation.create(wanted)
         self._emit("create", record)
         return json_response({"Id": record.id, "Warnings": warnings}, 201)
 
