@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -20,6 +21,7 @@ from lamina.runtime.probe import Tool
 from lamina.runtime.start_errors import last_message, start_error
 
 _READ_BYTES = 64 << 10
+_RECURSIVE_SINCE = {"runc": (1, 1), "crun": (1, 4)}
 _FIFO_TIMEOUT_S = 2.0
 _GROUP_TIMEOUT_S = 0.2
 
@@ -33,6 +35,14 @@ class OciRuntime:
         self.tool = tool
         self.root = root
         self._hierarchies = hierarchies
+
+    @property
+    def knows_recursive_attributes(self) -> bool:
+        """Whether it has ``rro`` among its mount options."""
+        numbers = re.match(r"(\d+)\.(\d+)", self.tool.version)
+        return numbers is not None and (int(numbers[1]), int(numbers[2])) >= _RECURSIVE_SINCE.get(
+            self.tool.name, (9, 9)
+        )
 
     def arguments(self, bundle: Path) -> list[str]:
         """Global flags; errors go to a file of the bundle, since a container's own output may be on stderr."""
