@@ -189,6 +189,7 @@ class HostConfig(msgspec.Struct, rename=docker_name, kw_only=True):
     devices: list[DeviceMapping] | None = None
     device_cgroup_rules: list[str] | None = None
     device_requests: list[dict[str, Any]] | None = None
+    kernel_memory: int | None = None
     kernel_memory_tcp: int = 0
     memory_reservation: int = 0
     memory_swap: int = 0

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,25 +20,28 @@ from lamina.container.config import (
     NetworkingConfig,
     RestartPolicy,
 )
-from lamina.container.errors import NameInUse, UnsupportedOption
+from lamina.container.errors import NameInUse
 from lamina.container.mounts import MountPlan, fill_volume, plan_mounts
 from lamina.container.record import Record
-from lamina.container.settings import parse_security_options
 from lamina.container.store import ContainerStore
 from lamina.container.times import rfc3339
+from lamina.container.validation import (
+    check_config,
+    check_host,
+    check_namespaces,
+    check_networking,
+    check_strings,
+)
 from lamina.errors import InvalidArgument
 from lamina.image.store import Image, ImageStore
 from lamina.linux.cgroups import Hierarchies
 from lamina.linux.tasks import to_the_end
 from lamina.oci.config import RunConfig
 from lamina.runtime import defaults
-from lamina.runtime.capabilities import effective_set
 from lamina.snapshot import Snapshots
 from lamina.volume import VolumeStore
 
 _SHM_BYTES = 64 << 20
-_MINIMUM_MEMORY = 6 << 20
-_RESTART_POLICIES = ("", "no", "always", "unless-stopped", "on-failure")
 
 
 @dataclass(frozen=True)
@@ -61,12 +65,14 @@ class Creation:
         snapshots: Snapshots,
         volumes: VolumeStore,
         hierarchies: Hierarchies,
+        runtime: str,
     ) -> None:
         self._store = store
         self._images = images
         self._snapshots = snapshots
         self._volumes = volumes
         self._hierarchies = hierarchies
+        self._runtimes = ("runc", "io.containerd.runc.v2", runtime)
 
     async def create(self, request: CreateRequest) -> tuple[Record, list[str]]:
         """Make a container and return its record, with warnings for the user. On failure nothing is left but used names of volumes.
@@ -75,9 +81,7 @@ class Creation:
         UnsupportedOption.
         """
         container_id = secrets.token_hex(32)
-        config = complete_config(request.config, request.image.config.run, container_id)
-        host = complete_host_config(request.host_config, self._hierarchies)
-        warnings = check(config, host, request)
+        config, host = self._checked(request, container_id)
         name = self._reserve_name(request.name, container_id)
         try:
             with self._images.hold(request.image.image_id), self._volumes.hold() as hold:
@@ -90,7 +94,19 @@ class Creation:
             self._store.release_name(name)
             await to_the_end(self._snapshots.remove(container_id))
             raise
-        return record, warnings
+        test = config.healthcheck.test if config.healthcheck else None
+        return record, ["health checks are not run yet"] if test and test[0] not in ("", "NONE") else []
+
+    def _checked(self, request: CreateRequest, container_id: str) -> tuple[ContainerConfig, HostConfig]:
+        """The request, complete, with nothing in it that is wrong or not supported."""
+        check_config(request.config, request.host_config)
+        config = complete_config(request.config, request.image.config.run, container_id, host_uts=_shows_host(request))
+        host = complete_host_config(request.host_config, self._hierarchies)
+        check_host(config, host, runtimes=self._runtimes)
+        check_networking(host, request.networking)
+        check_namespaces(host, self._store)
+        check_strings(command_of(config), config.env or [])
+        return config, host
 
     def _reserve_name(self, wanted: str | None, container_id: str) -> str:
         if wanted:
@@ -127,14 +143,24 @@ def _record(
         config=config,
         host_config=host,
         mounts=plan.points,
-        networks=_networks(host, request.networking),
+        networks=_networks(config, host, request.networking),
         diff_ids=[str(d) for d in request.image.config.diff_ids],
         anonymous_volumes=plan.anonymous,
     )
 
 
-def complete_config(config: ContainerConfig, image: RunConfig, container_id: str) -> ContainerConfig:
-    """The request's config with the image's in the places that were left empty (docker's rules for each field)."""
+def _shows_host(request: CreateRequest) -> bool:
+    """Whether the container bears its host's name."""
+    return request.host_config.uts_mode == "host" or request.host_config.network_mode == "host"
+
+
+def complete_config(
+    config: ContainerConfig, image: RunConfig, container_id: str, *, host_uts: bool = False
+) -> ContainerConfig:
+    """The request's config with the image's in the places that were left empty (docker's rules for each field).
+
+    With *host_uts* the host's name is the container's unless another was asked for.
+    """
     entrypoint, cmd = _words(config.entrypoint), _words(config.cmd)
     if not entrypoint:
         cmd = cmd or image.cmd or []
@@ -142,7 +168,7 @@ def complete_config(config: ContainerConfig, image: RunConfig, container_id: str
         entrypoint = (image.entrypoint or []) if config.entrypoint is None or config.entrypoint == [] else []
     return msgspec.structs.replace(
         config,
-        hostname=config.hostname or container_id[:12],
+        hostname=config.hostname or (os.uname().nodename if host_uts else container_id[:12]),
         user=config.user or image.user or "",
         env=merge_env(image.env or [], config.env or []),
         cmd=cmd or None,
@@ -180,24 +206,6 @@ def complete_host_config(host: HostConfig, hierarchies: Hierarchies) -> HostConf
     )
 
 
-def check(config: ContainerConfig, host: HostConfig, request: CreateRequest) -> list[str]:
-    """Refuse what is wrong, and what lamina cannot honour yet; return warnings. Raises InvalidArgument's kinds or UnsupportedOption."""
-    parse_security_options(host.security_opt or [])
-    effective_set(host.cap_add or [], host.cap_drop or [], privileged=host.privileged)
-    _check_limits(host)
-    _check_restart(host)
-    _refuse_unsupported(host)
-    if host.network_mode not in ("bridge", "host", "none") and not host.network_mode.startswith("container:"):
-        raise UnsupportedOption(
-            f"network {host.network_mode!r}", "lamina has the networks bridge, host and none so far"
-        )
-    extra = set(request.networking.endpoints_config or {}) - {host.network_mode, "default"}
-    if extra:
-        raise UnsupportedOption(f"network {min(extra)!r}", "a container can be in one network so far")
-    test = config.healthcheck.test if config.healthcheck else None
-    return ["health checks are not run yet"] if test and test[0] not in ("", "NONE") else []
-
-
 def command_of(config: ContainerConfig) -> list[str]:
     """Entry point and command in one. Raises InvalidArgument if both are empty."""
     words = [*_words(config.entrypoint), *_words(config.cmd)]
@@ -220,54 +228,11 @@ def merge_env(base: Sequence[str], over: Sequence[str]) -> list[str]:
     return list(merged.values())
 
 
-def _check_limits(host: HostConfig) -> None:
-    if host.memory and host.memory < _MINIMUM_MEMORY:
-        raise InvalidArgument("Minimum memory limit allowed is 6MB")
-    if host.memory and 0 < host.memory_swap < host.memory:
-        raise InvalidArgument("Minimum memoryswap limit should be larger than memory limit, see usage")
-    if host.memory_swap > 0 and not host.memory:
-        raise InvalidArgument("You should always set the Memory limit when using Memoryswap limit, see usage")
-    if host.nano_cpus and (host.cpu_quota or host.cpu_period):
-        raise InvalidArgument("Conflicting options: Nano CPUs and CPU Period cannot both be set")
-    if host.nano_cpus < 0 or host.shm_size < 0:
-        raise InvalidArgument("limits must not be negative")
-    if not -1000 <= host.oom_score_adj <= 1000:
-        raise InvalidArgument(f"Invalid value {host.oom_score_adj}, range for oom score adj is [-1000, 1000]")
-
-
-def _check_restart(host: HostConfig) -> None:
-    policy = host.restart_policy
-    if policy.name not in _RESTART_POLICIES:
-        known = "use one of 'no', 'always', 'on-failure', or 'unless-stopped'"
-        raise InvalidArgument(f"invalid restart policy: unknown policy '{policy.name}'; {known}")
-    if host.auto_remove and policy.name not in ("", "no"):
-        raise InvalidArgument("can't create 'AutoRemove' container with restart policy")
-
-
-def _refuse_unsupported(host: HostConfig) -> None:
-    """What is not there yet is said so, never ignored."""
-    unsupported: Mapping[str, Any] = {
-        "restart policy": host.restart_policy.name not in ("", "no"),
-        "--publish": host.port_bindings,
-        "--volumes-from": host.volumes_from,
-        "--link": host.links,
-        "--gpus": host.device_requests,
-        "--storage-opt": host.storage_opt,
-        "--userns": host.userns_mode not in ("", "host"),
-        "--volume-driver": host.volume_driver not in ("", "local"),
-        f"log driver {host.log_config.type!r}": host.log_config.type not in ("json-file", "local", "none"),
-        "log options": host.log_config.config,
-        "--isolation": host.isolation not in ("", "default"),
-        "--cpu-count and --cpu-percent": host.cpu_count or host.cpu_percent,
-        "--io-maxbandwidth and --io-maxiops": host.io_maximum_bandwidth or host.io_maximum_iops,
-        "--kernel-memory-tcp": host.kernel_memory_tcp,
-    }
-    for option, asked in unsupported.items():
-        if asked:
-            raise UnsupportedOption(option)
-
-
-def _networks(host: HostConfig, networking: NetworkingConfig) -> dict[str, EndpointRequest | None]:
+def _networks(
+    config: ContainerConfig, host: HostConfig, networking: NetworkingConfig
+) -> dict[str, EndpointRequest | None]:
+    if config.network_disabled:
+        return {}
     given = networking.endpoints_config or {}
     name = host.network_mode
     return {} if name.startswith("container:") else {name: given.get(name) or given.get("default")}

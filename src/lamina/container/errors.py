@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lamina.errors import Conflict, InvalidArgument, LaminaError, NotFound, NotModified, Unsupported
+from lamina.oci.platform import Platform
 
 
 class ContainerNotFound(NotFound):
@@ -49,6 +50,14 @@ class ContainerNotRunning(Conflict):
         self.container_id = container_id
 
 
+class CannotKill(Conflict):
+    """A signal has nobody to go to."""
+
+    def __init__(self, name: str, reason: ContainerNotRunning) -> None:
+        super().__init__(f"cannot kill container: {name}: {reason}")
+        self.name = name
+
+
 class ContainerRunning(Conflict):
     """A running container cannot be removed without force."""
 
@@ -81,6 +90,19 @@ class AlreadyStarted(NotModified):
 
 class AlreadyStopped(NotModified):
     """The container has stopped already."""
+
+
+class PlatformMismatch(NotFound):
+    """The image is not of the platform that was asked for."""
+
+    def __init__(self, name: str, wanted: Platform, actual: Platform) -> None:
+        super().__init__(
+            f"image with reference {name} was found but does not match the specified platform: "
+            f"wanted {wanted}, actual: {actual}"
+        )
+        self.name = name
+        self.wanted = wanted
+        self.actual = actual
 
 
 class UnsupportedOption(Unsupported):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from lamina.container.record import Record
 from lamina.container.store import ContainerStore
@@ -12,7 +13,13 @@ from lamina.errors import InvalidArgument, LaminaError
 from lamina.image.listing import has_labels
 from lamina.image.store import ImageStore
 
-_STATUSES = ("created", "running", "paused", "restarting", "removing", "exited", "dead")
+_TRUE, _FALSE = ("1", "true"), ("0", "false")
+_VALUES = {
+    "status": ("created", "running", "paused", "restarting", "removing", "exited", "dead"),
+    "health": ("none", "starting", "healthy", "unhealthy"),
+    "is-task": _TRUE + _FALSE,
+}
+_EXIT_CODE = re.compile(r"-?[0-9]{1,10}")
 
 
 @dataclass(frozen=True)
@@ -43,12 +50,18 @@ def _test(name: str, values: Sequence[str], containers: ContainerStore, images: 
         return lambda r: r.created_ns < limit if name == "before" else r.created_ns > limit
     if name == "ancestor":
         return _ancestor(values, images)
-    if name == "status":
-        wrong = [v for v in values if v not in _STATUSES]
-        if wrong:
-            raise InvalidArgument(f"invalid filter 'status={wrong[0]}'")
-    if name == "exited" and not all(v.lstrip("-").isdigit() for v in values):
-        raise InvalidArgument(f"invalid filter 'exited={values[0]}'")
+    if name == "name":
+        patterns = [pattern for pattern in map(_compiled, values) if pattern is not None]
+        return lambda r: any(pattern.search(text) for pattern in patterns for text in (f"/{r.name}", r.name))
+    if name in ("expose", "publish"):
+        wanted = [_ports(name, value) for value in values]
+        # no container of lamina has a published port yet
+        return lambda r: name == "expose" and any(_exposes(r, ports, protocol) for ports, protocol in wanted)
+    for value in values:
+        if name in _VALUES and value not in _VALUES[name]:
+            raise InvalidArgument(f"invalid filter '{name}={value}'")
+        if name == "exited" and not _EXIT_CODE.fullmatch(value):
+            raise InvalidArgument(f"invalid filter 'exited={value}'")
     return lambda record: _matches(name, values, record)
 
 
@@ -59,34 +72,53 @@ def _matches(name: str, values: Sequence[str], record: Record) -> bool:
     if name == "label!":
         return not any(has_labels(labels, [v]) for v in values)
     if name == "exited":
-        return record.state.status == "exited" and str(record.state.exit_code) in values
+        return record.state.status == "exited" and record.state.exit_code in map(int, values)
     return any(_one_matches(name, value, record) for value in values)
 
 
 def _one_matches(name: str, value: str, record: Record) -> bool:
     if name == "id":
         return record.id.startswith(value)
-    if name == "name":
-        return _search(value, f"/{record.name}") or _search(value, record.name)
     if name == "status":
         return record.state.status == value
     if name == "volume":
         return any(value in (m.name, m.destination, m.source) for m in record.mounts)
     if name == "network":
         return value in record.networks or (record.endpoint is not None and record.endpoint.network_id == value)
-    if name == "expose":
-        return any(value in (port, port.partition("/")[0]) for port in record.config.exposed_ports or {})
     if name == "health":
         return value == "none"
-    # published ports, isolation and tasks: no container of lamina has any of them yet
-    return name == "is-task" and value in ("false", "0")
+    # isolation is Windows', and no container of lamina is a task
+    return name == "isolation" or value in _FALSE
 
 
-def _search(pattern: str, text: str) -> bool:
+def _compiled(pattern: str) -> Any:
+    """A pattern whose search takes time in proportion to the text, whoever wrote it; None, which finds nothing, if it is malformed."""
+    import re2  # not before it is needed: it is large
+
+    options = re2.Options()
+    options.log_errors = False
     try:
-        return re.search(pattern, text) is not None
-    except re.error:
-        return pattern in text
+        return re2.compile(pattern, options)
+    except re2.error:
+        return None
+
+
+def _ports(name: str, value: str) -> tuple[range, str]:
+    """``80``, ``80/udp`` or ``80-90/tcp``."""
+    numbers, _, protocol = value.partition("/")
+    first, dash, last = numbers.partition("-")
+    ends = (first, last if dash else first)
+    if not all(end.isascii() and end.isdigit() and len(end) < 6 for end in ends) or "/" in protocol:
+        raise InvalidArgument(f"invalid filter '{name}={value}'")
+    return range(int(ends[0]), int(ends[1]) + 1), protocol or "tcp"
+
+
+def _exposes(record: Record, ports: range, protocol: str) -> bool:
+    for text in record.config.exposed_ports or {}:
+        number, _, own = text.partition("/")
+        if number.isdigit() and int(number) in ports and (own or "tcp") == protocol:
+            return True
+    return False
 
 
 def _ancestor(values: Sequence[str], images: ImageStore) -> Callable[[Record], bool]:

@@ -7,18 +7,22 @@ conmon's ``k8s-file`` driver writes a line a record::
 
 ``P`` marks a piece whose line goes on in the next record of the same stream. A piece is given out as it is, without a newline, so that
 what comes out is byte for byte what went in.
+
+A log may have gigabytes. It is read and parsed a block at a time, in threads, and from near where the wanted lines begin: the end of
+the file for the last lines, and by bisection for those since a time, since records are in the order of their times.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lamina.container.times import parse_rfc3339
+from lamina.container.times import InvalidTime, parse_rfc3339
 
-_BLOCK = 64 << 10
+_BLOCK = 256 << 10
 STREAMS = {b"stdout": 1, b"stderr": 2}
 
 
@@ -49,32 +53,84 @@ async def read_logs(path: Path, query: LogQuery, next_change: Callable[[], Await
     A container that never ran has no file, and no lines.
     """
     try:
-        file = open(path, "rb")  # noqa: SIM115, ASYNC230 - closed by the with below; a local file
+        file = open(path, "rb", buffering=0)  # noqa: SIM115, ASYNC230 - closed by the with below; a local file
     except FileNotFoundError:
         return
     with file:
-        if query.tail is not None:
-            file.seek(_tail_offset(file.fileno(), query))
-        rest = b""
+        fd = file.fileno()
+        offset = await asyncio.to_thread(_start_offset, fd, query)
+        seen = -1
         while True:
-            more = not query.follow or await _is_last(file.fileno(), file.tell(), next_change)
-            while block := file.read(_BLOCK):
-                lines = (rest + block).split(b"\n")
-                rest = lines.pop()
-                for raw in lines:
-                    line = parse_line(raw)
-                    if line is None or not _matches(line, query):
-                        continue
-                    if query.until_ns is not None and parse_rfc3339(line.time) > query.until_ns:
-                        return
+            is_last = not query.follow or await _is_last(fd, seen, next_change)
+            seen = os.fstat(fd).st_size
+            while True:
+                lines, size, is_over = await asyncio.to_thread(_read_lines, fd, offset, query)
+                for line in lines:
                     yield line
-            if more:
+                if is_over:
+                    return
+                if not size:
+                    break
+                offset += size
+            if is_last:
                 return
 
 
-async def _is_last(fd: int, offset: int, next_change: Callable[[], Awaitable[bool]]) -> bool:
-    """Whether what the file holds now is all there will be; waits while there is nothing new."""
-    if os.fstat(fd).st_size > offset:
+def _read_lines(fd: int, offset: int, query: LogQuery) -> tuple[list[LogLine], int, bool]:
+    """The lines that match among the whole ones of the block at *offset*, how many bytes these are, and whether no more can match."""
+    block = _whole_lines(fd, offset)
+    matching: list[LogLine] = []
+    for raw in block.split(b"\n")[:-1]:
+        line = parse_line(raw)
+        if line is None or not _matches(line, query):
+            continue
+        if query.until_ns is not None and _time_ns(line) > query.until_ns:
+            return matching, len(block), True
+        matching.append(line)
+    return matching, len(block), False
+
+
+def _whole_lines(fd: int, offset: int) -> bytes:
+    """Bytes from *offset* up to a newline, as many as a block holds, or one line if that is longer; none if there is no newline."""
+    block = os.pread(fd, _BLOCK, offset)
+    while b"\n" not in block:
+        more = os.pread(fd, _BLOCK, offset + len(block))
+        if not more:
+            return b""
+        block += more
+    return block[: block.rfind(b"\n") + 1]
+
+
+def _start_offset(fd: int, query: LogQuery) -> int:
+    """Where to begin, so that no line that matches lies before it, and with ``tail`` exactly where it is to begin."""
+    if query.tail is not None:
+        return _tail_offset(fd, query)
+    return 0 if query.since_ns is None else _since_offset(fd, query.since_ns)
+
+
+def _since_offset(fd: int, since_ns: int) -> int:
+    """The beginning of some line at or shortly before the first that is not older than *since_ns*."""
+    low, high = 0, os.fstat(fd).st_size
+    while high - low > _BLOCK:
+        middle = (low + high) // 2
+        begin = middle + len(_line_at(fd, middle))
+        line = parse_line(_line_at(fd, begin).rstrip(b"\n"))
+        if line is None or _time_ns(line) >= since_ns:
+            high = middle
+        else:
+            low = begin
+    return low
+
+
+def _line_at(fd: int, offset: int) -> bytes:
+    """Bytes from *offset* to the end of the line that it lies in."""
+    block = _whole_lines(fd, offset)
+    return block[: block.find(b"\n") + 1]
+
+
+async def _is_last(fd: int, seen: int, next_change: Callable[[], Awaitable[bool]]) -> bool:
+    """Whether the *seen* first bytes are all that the file will hold; waits while there are no more."""
+    if os.fstat(fd).st_size > seen:
         return False
     return not await next_change()
 
@@ -88,6 +144,14 @@ def parse_line(raw: bytes) -> LogLine | None:
     return LogLine(STREAMS[parts[1]], _in_utc(parts[0].decode("ascii", "replace")), text)
 
 
+def _time_ns(line: LogLine) -> int:
+    """When a line was written; one whose time is damaged, as a full disk may leave it, counts as the oldest."""
+    try:
+        return parse_rfc3339(line.time)
+    except InvalidTime:
+        return 0
+
+
 def _in_utc(text: str) -> str:
     return text[:-6] + "Z" if text.endswith("+00:00") else text
 
@@ -95,7 +159,7 @@ def _in_utc(text: str) -> str:
 def _matches(line: LogLine, query: LogQuery) -> bool:
     if not (query.stdout if line.stream == 1 else query.stderr):
         return False
-    return query.since_ns is None or parse_rfc3339(line.time) >= query.since_ns
+    return query.since_ns is None or _time_ns(line) >= query.since_ns
 
 
 def _tail_offset(fd: int, query: LogQuery) -> int:

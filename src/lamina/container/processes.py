@@ -13,10 +13,11 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lamina.container.mount_requests import mount_requests
 from lamina.container.mounts import runtime_mounts
 from lamina.container.record import NetworkEndpoint, Record
 from lamina.container.settings import NamespaceOf, container_settings
-from lamina.linux import paths, processes
+from lamina.linux import mount, paths, processes
 from lamina.linux.tasks import to_the_end
 from lamina.network import Endpoint, NetworkService
 from lamina.network import names as network_names
@@ -62,6 +63,7 @@ class ContainerProcesses:
         self._monitor = monitor
         self._init_path = init_path
         self._cgroup_parent = cgroup_parent
+        self._recursive_read_only = mount.has_recursive_attributes() and runtime.knows_recursive_attributes
 
     def directory(self, container_id: str) -> Path:
         """Where a container's own files lie: log, hosts, hostname, resolv.conf."""
@@ -104,7 +106,10 @@ class ContainerProcesses:
             await asyncio.wait((joining, mounting))
             endpoint, rootfs = joining.result(), mounting.result()
             self._write_files(record, endpoint)
-            mounts = [*self._file_mounts(record, rootfs), *runtime_mounts(record.mounts)]
+            mounts = [
+                *self._file_mounts(record, rootfs),
+                *runtime_mounts(record, recursive_read_only=self._recursive_read_only),
+            ]
             settings = container_settings(
                 record,
                 rootfs=rootfs,
@@ -210,6 +215,8 @@ class ContainerProcesses:
         mode = record.host_config.network_mode
         if mode.startswith("container:"):
             return None
+        if record.config.network_disabled:
+            mode = "none"
         if mode == "host":
             return NetworkEndpoint(network=mode, network_id=self._networks.ids[mode])
         request = record.networks.get(mode)
@@ -255,7 +262,7 @@ class ContainerProcesses:
 
     def _file_mounts(self, record: Record, rootfs: Path) -> list[Mount]:
         """The three files, but for those that the container mounts itself or whose place in the image is no file."""
-        taken = {point.destination for point in record.mounts}
+        taken = mount_requests(record.config, record.host_config)
         result = []
         for name in _FILES:
             destination = f"/etc/{name}"

@@ -12,6 +12,10 @@ from lamina.container.record import Record
 from lamina.errors import InvalidArgument
 from lamina.runtime.settings import ContainerSettings, Device, Mount, Namespaces, Resources, Throttle, Ulimit
 
+_TRUE = ("1", "t", "T", "true", "True", "TRUE")
+_FALSE = ("0", "f", "F", "false", "False", "FALSE")
+_LARGEST = (1 << 63) - 1
+
 NamespaceOf = Callable[[str, str], str]
 """(container's name or ID, kind of namespace) → path of that running container's namespace."""
 
@@ -60,7 +64,7 @@ def container_settings(
         ulimits=[Ulimit(u.name, u.soft, u.hard) for u in host.ulimits or []],
         sysctls=host.sysctls or {},
         namespaces=_namespaces(host, network, namespace_of),
-        shm_size=host.shm_size or 64 << 20,
+        shm_size=0 if host.ipc_mode == "none" else host.shm_size or 64 << 20,
         cgroup_parent=host.cgroup_parent or cgroup_parent,
         annotations=host.annotations or {},
         init_path=init_path if host.init else None,
@@ -73,7 +77,7 @@ def parse_security_options(options: Sequence[str]) -> dict[str, Any]:
     for option in options:
         key, separator, value = option.partition("=" if "=" in option else ":")
         if key == "no-new-privileges":
-            result["no_new_privileges"] = value in ("", "true")
+            result["no_new_privileges"] = _boolean(value, option)
         elif key == "seccomp" and separator:
             result["seccomp"] = _seccomp(value)
         elif key == "apparmor" and separator:
@@ -87,6 +91,12 @@ def parse_security_options(options: Sequence[str]) -> dict[str, Any]:
     return result
 
 
+def _boolean(value: str, option: str) -> bool:
+    if value not in ("", *_TRUE, *_FALSE):
+        raise InvalidArgument(f'invalid --security-opt: "{option}"')
+    return value not in _FALSE
+
+
 def resources(host: HostConfig) -> Resources:
     """Limits; docker's zeros mean that nothing was asked for."""
     quota = host.cpu_quota
@@ -96,15 +106,15 @@ def resources(host: HostConfig) -> Resources:
         quota = host.nano_cpus * period // 1_000_000_000
     swap = host.memory_swap
     if host.memory and not swap:
-        swap = host.memory * 2
+        swap = min(host.memory * 2, _LARGEST)
     return Resources(
         memory=host.memory or None,
-        memory_swap=swap or None,
+        memory_swap=max(swap, -1) or None,  # anything below zero is no limit
         memory_reservation=host.memory_reservation or None,
         memory_swappiness=host.memory_swappiness if host.memory_swappiness not in (None, -1) else None,
         oom_kill_disable=bool(host.oom_kill_disable),
         cpu_shares=host.cpu_shares or None,
-        cpu_quota=quota or None,
+        cpu_quota=max(quota, -1) or None,
         cpu_period=period or None,
         cpu_realtime_period=host.cpu_realtime_period or None,
         cpu_realtime_runtime=host.cpu_realtime_runtime or None,

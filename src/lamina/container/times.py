@@ -59,7 +59,7 @@ def parse_rfc3339(text: str) -> int:
     day, clock, fraction, zone = match.groups()
     clock = clock or "00:00:00"
     try:
-        moment = datetime.strptime(f"{day} {clock}", "%Y-%m-%d %H:%M:%S" if clock.count(":") == 2 else "%Y-%m-%d %H:%M")
+        moment = datetime.fromisoformat(f"{day}T{clock}")  # ten times as quick as strptime, and logs have many times
     except ValueError:
         raise InvalidTime(text) from None
     seconds = int(moment.replace(tzinfo=_zone(zone)).timestamp())

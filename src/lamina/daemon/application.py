@@ -8,7 +8,7 @@ import logging
 from lamina.api.errors import error_body, status_of
 from lamina.daemon.http import Request, Response, StreamingResponse, json_response
 from lamina.daemon.http.connection import ClientGone
-from lamina.daemon.router import MethodNotAllowed, Route, Router
+from lamina.daemon.router import Route, Router
 from lamina.daemon.routes import builds, containers, images, networks, system, volumes
 from lamina.engine import Engine
 from lamina.errors import LaminaError
@@ -37,8 +37,6 @@ class Application:
             return await route.handler(request)
         except (ClientGone, ConnectionError):
             raise
-        except MethodNotAllowed as error:
-            return json_response(error_body(error), error.status)
         except LaminaError as error:
             status = status_of(error)
             return Response(status) if status == 304 else json_response(error_body(error), status)

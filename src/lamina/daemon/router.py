@@ -10,26 +10,17 @@ from urllib.parse import unquote
 from lamina.api import versions
 from lamina.daemon.http.connection import Handler
 from lamina.daemon.http.message import Request
-from lamina.errors import InvalidArgument, LaminaError, NotFound
+from lamina.errors import InvalidArgument, NotFound
 
 _VERSION = re.compile(r"/v(\d{1,3}\.\d{1,3})(/.*)")
 _PARAMETER = re.compile(r"\{(\w+)(:path)?\}")
 
 
 class PageNotFound(NotFound):
-    """No endpoint has this path."""
+    """No endpoint has this path and method."""
 
     def __init__(self) -> None:
         super().__init__("page not found")
-
-
-class MethodNotAllowed(LaminaError):
-    """The endpoint exists for other methods."""
-
-    status = 405
-
-    def __init__(self, method: str) -> None:
-        super().__init__(f"method {method} not allowed")
 
 
 class UnsupportedVersion(InvalidArgument):
@@ -62,7 +53,7 @@ class Router:
     def find(self, request: Request) -> Route:
         """The route for a request, whose version and path parameters are filled in.
 
-        Raises PageNotFound, MethodNotAllowed or UnsupportedVersion.
+        As with docker, a method that an endpoint does not have is a page that is not there. Raises PageNotFound or UnsupportedVersion.
         """
         path = request.path
         match = _VERSION.fullmatch(path)
@@ -71,17 +62,12 @@ class Router:
             path = match.group(2)
         else:
             request.api_version = versions.parse(versions.CURRENT)
-        method = "GET" if request.method == "HEAD" else request.method
-        exists = False
         for pattern, route in self._by_first.get(path.split("/", 2)[1] if path.startswith("/") else "", ()):
             found = pattern.fullmatch(path)
-            if found is None:
-                continue
-            if route.method in (method, request.method):
+            if found is not None and route.method == request.method:
                 request.path_params = {k: unquote(v) for k, v in found.groupdict().items()}
                 return route
-            exists = True
-        raise MethodNotAllowed(request.method) if exists else PageNotFound()
+        raise PageNotFound()
 
 
 def _compile(template: str) -> re.Pattern[str]:

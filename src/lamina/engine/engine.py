@@ -154,7 +154,7 @@ async def open_engine(options: EngineOptions) -> Engine:
     runner = StepRunner(run_root / "build", snapshots, networks, runtime, options.cgroup_parent)
     builder = Builder(root / "build", images, intake, runner, BuildCache(database, content))
     await builder.open()
-    creation = Creation(containers, images, snapshots, volumes, hierarchies)
+    creation = Creation(containers, images, snapshots, volumes, hierarchies, tools.runtime.name)
     removal = ImageRemoval(
         images,
         content,

@@ -7,6 +7,7 @@ every architecture. mount(8) is not used: it would make a loop device of a file-
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 from collections.abc import Iterable
 from types import TracebackType
@@ -139,6 +140,15 @@ def set_attributes(mount_fd: int, attributes: int, *, recursive: bool = False) -
     request = _MountAttr(attr_set=attributes)
     flags = _AT_EMPTY_PATH | (_AT_RECURSIVE if recursive else 0)
     libc.syscall(_SYS_MOUNT_SETATTR, mount_fd, b"", flags, ctypes.byref(request), ctypes.sizeof(request))
+
+
+def has_recursive_attributes() -> bool:
+    """Whether the kernel can change the attributes of a whole tree of mounts (mount_setattr(2), Linux 5.12)."""
+    try:
+        set_attributes(-1, 0)
+    except OSError as error:
+        return error.errno != errno.ENOSYS
+    return True
 
 
 def mount(source: str, target: str, filesystem: str | None = None, flags: int = 0, data: str | None = None) -> None:

@@ -26,10 +26,6 @@ _LOCAL_LINES = (
 class InvalidHost(InvalidArgument):
     """An ``--add-host`` is not ``name:address``."""
 
-    def __init__(self, text: str) -> None:
-        super().__init__(f'bad format for add-host: "{text}"')
-        self.text = text
-
 
 def hosts(
     *, ip: str, hostname: str, domainname: str, extra: Sequence[str], gateway: str, own_network: bool = True
@@ -41,9 +37,15 @@ def hosts(
     lines = list(_LOCAL_LINES) if own_network else _host_names()
     lines += [_extra_line(text, gateway) for text in extra]
     if ip and own_network:
-        names = f"{hostname}.{domainname} {hostname}" if domainname else hostname
+        names = f"{hostname}.{domainname} {hostname}" if domainname else _with_short_form(hostname)
         lines.append(f"{ip}\t{names}")
     return "\n".join(lines) + "\n"
+
+
+def _with_short_form(hostname: str) -> str:
+    """A name with a domain, and without it."""
+    short, dot, _ = hostname.partition(".")
+    return f"{hostname} {short}" if dot and short else hostname
 
 
 def resolv_conf(
@@ -68,16 +70,21 @@ def resolv_conf(
     return "\n".join(lines) + "\n"
 
 
+def check_extra_host(text: str) -> None:
+    """Refuse an ``--add-host`` that is none. Raises InvalidHost."""
+    _extra_line(text, "127.0.0.1")
+
+
 def _extra_line(text: str, gateway: str) -> str:
     name, _, address = text.partition("=" if "=" in text else ":")
-    if not name or any(c.isspace() or not c.isprintable() for c in name):
-        raise InvalidHost(text)
+    if not name or not address or any(c.isspace() or not c.isprintable() for c in name):
+        raise InvalidHost(f'bad format for add-host: "{text}"')
     if address == "host-gateway":
         return f"{gateway}\t{name}"
     try:
         return f"{ip_address(address)}\t{name}"
     except ValueError:
-        raise InvalidHost(text) from None
+        raise InvalidHost(f'invalid IP address in add-host: "{address}"') from None
 
 
 def _host_names() -> list[str]:

@@ -116,9 +116,8 @@ class NetworkService:
         if self._ready and ip is None and mac is None:
             self._fill_later()
             return self._ready.pop()
+        check_addresses(ip, mac)
         address = _address_of(ip) if ip else None
-        if mac and not _MAC.fullmatch(mac):
-            raise InvalidAddress("MAC", mac)
         try:
             return await self._make(address, mac)
         except (AddressInUse, NoAddressLeft):
@@ -264,6 +263,14 @@ class NetworkService:
 
     async def _in_thread(self, function: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function)
+
+
+def check_addresses(ip: str | None, mac: str | None) -> None:
+    """Refuse what no endpoint can have. Raises InvalidAddress."""
+    if ip:
+        _address_of(ip)
+    if mac and not _MAC.fullmatch(mac):
+        raise InvalidAddress("MAC", mac)
 
 
 def _gateway_of(bip: str) -> IPv4Interface:

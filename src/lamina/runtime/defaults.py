@@ -23,7 +23,7 @@ READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysr
 
 
 def mounts(*, privileged: bool, shm_size: int, host_ipc: bool) -> list[dict[str, Any]]:
-    """The mounts of every container, in the runtime specification's form, parents first."""
+    """The mounts of every container, in the runtime specification's form, parents first; shared memory of no size is none."""
     access = "rw" if privileged else "ro"
     result = [
         _mount("/proc", "proc", "proc", "nosuid", "noexec", "nodev"),
@@ -37,7 +37,7 @@ def mounts(*, privileged: bool, shm_size: int, host_ipc: bool) -> list[dict[str,
     ]
     if host_ipc:
         result.append(_mount("/dev/shm", "bind", "/dev/shm", "rbind"))  # noqa: S108 - the host's, as asked
-    else:
+    elif shm_size:
         size = f"size={shm_size}"
         result.append(_mount("/dev/shm", "tmpfs", "shm", "nosuid", "noexec", "nodev", "mode=1777", size))  # noqa: S108
     return result

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -19,6 +20,7 @@ from lamina.linux.tasks import to_the_end
 from lamina.runtime.probe import Tool
 from lamina.runtime.start_errors import last_message, start_error
 
+_RECURSIVE_SINCE = {"runc": (1, 1), "crun": (1, 4)}
 _FIFO_TIMEOUT_S = 2.0
 _GROUP_TIMEOUT_S = 0.2
 
@@ -35,6 +37,14 @@ class OciRuntime:
         self.tool = tool
         self.root = root
         self._hierarchies = hierarchies
+
+    @property
+    def knows_recursive_attributes(self) -> bool:
+        """Whether it has ``rro`` among its mount options."""
+        numbers = re.match(r"(\d+)\.(\d+)", self.tool.version)
+        return numbers is not None and (int(numbers[1]), int(numbers[2])) >= _RECURSIVE_SINCE.get(
+            self.tool.name, (9, 9)
+        )
 
     def arguments(self, bundle: Path) -> list[str]:
         """Global flags; errors go to a file of the bundle, since a container's own output may be on stderr."""

@@ -85,7 +85,10 @@ class Namespaces:
 
 @dataclass(frozen=True)
 class ContainerSettings:
-    """Everything that the runtime needs to know. ``rootfs`` is mounted already; ``user`` is as in ``docker run -u``."""
+    """Everything that the runtime needs to know. ``rootfs`` is mounted already; ``user`` is as in ``docker run -u``;
+
+    ``shm_size`` is in bytes, 0 for no ``/dev/shm``.
+    """
 
     rootfs: Path
     args: Sequence[str]

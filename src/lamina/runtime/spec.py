@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import resource
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -150,9 +151,9 @@ def _linux(container_id: str, settings: ContainerSettings, capabilities: list[st
     rules = defaults.device_rules(privileged=settings.privileged)
     devices = []
     for device in settings.devices:
-        node, rule = _device(device)
-        devices.append(node)
-        rules.append(rule)
+        for node, rule in _devices(device):
+            devices.append(node)
+            rules.append(rule)
     if settings.privileged:
         devices += [node for node in _host_devices() if node["path"] not in {d["path"] for d in devices}]
     rules += [_device_rule(text) for text in settings.device_cgroup_rules]
@@ -185,26 +186,42 @@ def _namespaces(settings: ContainerSettings) -> list[dict[str, str]]:
     return result
 
 
-def _device(device: Device) -> tuple[dict[str, Any], dict[str, Any]]:
+def _devices(device: Device) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """A device node with the rule that lets it be used; a directory stands for all devices in it and below."""
+    failed = f'error gathering device information while adding custom device "{device.host_path}"'
     try:
         status = os.stat(device.host_path)
     except OSError as error:
-        raise InvalidSetting(
-            f'error gathering device information while adding custom device "{device.host_path}": {error.strerror}'
-        ) from None
-    if not (stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode)):
-        raise InvalidSetting(
-            f'error gathering device information while adding custom device "{device.host_path}": not a device node'
-        )
-    node = _node(device.path, status)
-    rule = {
-        "allow": True,
-        "type": node["type"],
-        "major": node["major"],
-        "minor": node["minor"],
-        "access": device.access,
-    }
-    return node, rule
+        raise InvalidSetting(f"{failed}: {error.strerror}") from None
+    if stat.S_ISDIR(status.st_mode):
+        nodes = [
+            _node(device.path.rstrip("/") + path.removeprefix(device.host_path.rstrip("/")), found)
+            for path, found in _device_files(device.host_path)
+        ]
+    elif _is_device(status):
+        nodes = [_node(device.path, status)]
+    else:
+        nodes = []
+    if not nodes:
+        raise InvalidSetting(f"{failed}: not a device node")
+    for node in nodes:
+        yield node, {"allow": True, "access": device.access, **{key: node[key] for key in ("type", "major", "minor")}}
+
+
+def _is_device(status: os.stat_result) -> bool:
+    return stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode)
+
+
+def _device_files(top: str) -> Iterator[tuple[str, os.stat_result]]:
+    """The device nodes in a directory and below; what every container has of its own is left out."""
+    for directory, names, files in os.walk(top):
+        names[:] = [n for n in names if n not in ("pts", "shm", "fd", "mqueue", ".lxc", ".lxd-mounts", ".udev")]
+        for name in files:
+            path = f"{directory}/{name}"
+            with suppress(FileNotFoundError):
+                status = os.lstat(path)
+                if path != "/dev/console" and _is_device(status):
+                    yield path, status
 
 
 def _node(path: str, status: os.stat_result) -> dict[str, Any]:
@@ -220,21 +237,8 @@ def _node(path: str, status: os.stat_result) -> dict[str, Any]:
 
 
 def _host_devices() -> list[dict[str, Any]]:
-    """Every device of the host's /dev, for privileged containers; what a container has of its own is left out."""
-    found = []
-    for directory, names, files in os.walk("/dev"):
-        names[:] = [n for n in names if n not in ("pts", "shm", "fd", "mqueue", ".lxc", ".lxd-mounts", ".udev")]
-        for name in files:
-            path = f"{directory}/{name}"
-            if path == "/dev/console":
-                continue
-            try:
-                status = os.lstat(path)
-            except FileNotFoundError:
-                continue
-            if stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
-                found.append(_node(path, status))
-    return found
+    """Every device of the host's /dev, for privileged containers."""
+    return [_node(path, status) for path, status in _device_files("/dev")]
 
 
 def _device_rule(text: str) -> dict[str, Any]:

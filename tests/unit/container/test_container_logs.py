@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -96,3 +97,54 @@ def test_a_wrong_moment_is_refused() -> None:
 def test_times_are_written_as_go_writes_them() -> None:
     assert rfc3339(1_500_000_000) == "1970-01-01T00:00:01.5Z"
     assert rfc3339(0) == "1970-01-01T00:00:00Z"
+
+
+async def test_lines_since_a_time_are_found_in_a_log_of_many_blocks(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    begin = parse_rfc3339("2026-11-23T10:00:00Z")
+    with open(path, "w") as file:
+        for number in range(20_000):
+            stamp = rfc3339(begin + number * 1_000_000_000 + 1).replace("Z", "+00:00")
+            file.write(f"{stamp} stdout F {'x' * (number % 90)} {number}\n")
+    for first in (0, 1, 9_999, 19_999, 20_000):
+        lines = (await read(path, since_ns=begin + first * 1_000_000_000)).splitlines()
+        assert [int(line.split()[-1]) for line in lines] == list(range(first, 20_000))
+
+
+async def test_a_log_is_read_without_holding_the_loop(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    write(path, *(("stderr", "F", "x" * 50) for _ in range(50)))
+    path.write_bytes(path.read_bytes() * 400)
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    other = asyncio.ensure_future(others())
+    assert await read(path, stderr=False) == ""
+    other.cancel()
+    assert turns > 5
+
+
+async def test_a_line_that_is_longer_than_a_block_comes_whole(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    write(path, ("stdout", "F", "a"), ("stdout", "F", "y" * 700_000), ("stdout", "F", "b"))
+    assert await read(path) == "a\n" + "y" * 700_000 + "\nb\n"
+    assert await read(path, tail=2) == "y" * 700_000 + "\nb\n"
+
+
+async def test_following_a_log_whose_last_line_is_cut_off_waits_and_ends(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_text(f"{STAMP.format(0)} stdout F a\n{STAMP.format(1)} stdout F cut")
+    asked = 0
+
+    async def next_change() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked < 3
+
+    lines = [line.text async for line in read_logs(path, LogQuery(follow=True), next_change)]
+    assert (lines, asked) == ([b"a\n"], 3)

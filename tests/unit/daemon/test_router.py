@@ -7,7 +7,7 @@ from typing import Any, cast
 import pytest
 
 from lamina.daemon.http import Request, Response
-from lamina.daemon.router import MethodNotAllowed, PageNotFound, Route, Router, UnsupportedVersion
+from lamina.daemon.router import PageNotFound, Route, Router, UnsupportedVersion
 
 _TEMPLATES = [
     ("GET", "/_ping"),
@@ -91,9 +91,10 @@ def test_other_paths_are_not_found(path: str) -> None:
         found("GET", path)
 
 
-def test_another_method_s_path_is_not_allowed() -> None:
-    with pytest.raises(MethodNotAllowed):
-        found("PUT", "/containers/json")
+@pytest.mark.parametrize("method", ["PUT", "HEAD"])
+def test_another_method_s_path_is_not_found(method: str) -> None:
+    with pytest.raises(PageNotFound):
+        found(method, "/containers/json")
 
 
 def test_the_routes_can_be_listed() -> None:

@@ -8,13 +8,13 @@ from typing import Any
 import msgspec
 
 from lamina.container.config import ContainerConfig, HostConfig
-from lamina.container.record import NEVER, NetworkEndpoint, Record
+from lamina.container.record import NEVER, MountPoint, NetworkEndpoint, Record
 from lamina.container.times import parse_rfc3339
 from lamina.engine import Engine
 
 _LEFT_OUT = frozenset(
     "ExposedPorts Healthcheck ArgsEscaped NetworkDisabled MacAddress StopSignal StopTimeout Shell Mounts Tmpfs StorageOpt Sysctls "
-    "Runtime Init Annotations MemorySwappiness OomKillDisable".split()
+    "Runtime Init Annotations MemorySwappiness OomKillDisable KernelMemory".split()
 )
 _UNITS = (
     (365 * 86400, "year"),
@@ -58,7 +58,7 @@ def inspect(record: Record, engine: Engine, sizes: tuple[int, int] | None = None
                 "MergedDir": str(engine.snapshots.rootfs(record.id)) if running else "",
             },
         },
-        "Mounts": record.mounts,
+        "Mounts": [_mount(point) for point in record.mounts],
         "Config": _without_empty(record.config),
         "NetworkSettings": network_settings(record),
     }
@@ -82,7 +82,7 @@ def summary(record: Record, sizes: tuple[int, int] | None = None) -> dict[str, A
         "Status": status_text(record),
         "HostConfig": {"NetworkMode": record.host_config.network_mode},
         "NetworkSettings": {"Networks": network_settings(record)["Networks"]},
-        "Mounts": record.mounts,
+        "Mounts": [_mount(point) for point in record.mounts],
     }
     if sizes is not None:
         result["SizeRw"], result["SizeRootFs"] = sizes
@@ -165,6 +165,12 @@ def network_settings(record: Record) -> dict[str, Any]:
         "MacAddress": endpoint.mac if on_bridge else "",
         "Networks": networks,
     }
+
+
+def _mount(point: MountPoint) -> dict[str, Any]:
+    """A mount; what has no volume has no name and no driver either."""
+    fields: dict[str, Any] = msgspec.to_builtins(point)
+    return {name: value for name, value in fields.items() if value != "" or name not in ("Name", "Driver")}
 
 
 def _without_empty(config: ContainerConfig | HostConfig) -> dict[str, Any]:

@@ -5,13 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import closing, suppress
+from dataclasses import dataclass
 from typing import cast
 
 from lamina.api import frames
 from lamina.api.filters import Filters
 from lamina.container.config import ContainerConfig, HostConfig, NetworkingConfig, docker_name
 from lamina.container.creation import CreateRequest
-from lamina.container.errors import ContainerBeingRemoved, ContainerNotFound, ContainerNotRunning
+from lamina.container.errors import (
+    CannotKill,
+    ContainerBeingRemoved,
+    ContainerNotFound,
+    ContainerNotRunning,
+    PlatformMismatch,
+)
 from lamina.container.export import export_rootfs
 from lamina.container.listing import ContainerQuery, select_containers
 from lamina.container.logs import LogLine, LogQuery, read_logs
@@ -29,12 +36,16 @@ from lamina.engine import Engine
 from lamina.errors import Conflict, LaminaError, NotFound
 from lamina.image.store import Image
 from lamina.oci.digest import Digest, ImageID
+from lamina.oci.platform import InvalidPlatform, Platform
 
 _LIST_FILTERS = ("ancestor", "before", "exited", "expose", "health", "id", "isolation", "is-task", "label", "name",
                  "network", "publish", "since", "status", "volume")  # fmt: skip
 _PRUNE_FILTERS = ("label", "label!", "until")
 _RAW = "application/vnd.docker.raw-stream"
 _MULTIPLEXED = "application/vnd.docker.multiplexed-stream"
+_WAIT_CONDITIONS_SINCE = (1, 30)
+_MULTIPLEXED_SINCE = (1, 42)
+_ARCHITECTURES = frozenset("386 amd64 arm arm64 loong64 mips64le ppc64le riscv64 s390x".split())
 _CREATE_LIMIT = 64 << 20
 _CONDITIONS = ("not-running", "next-exit", "removed")
 
@@ -88,11 +99,14 @@ class _Containers:
         body = await request.json(_CreateBody, limit=_CREATE_LIMIT)
         if not body.image:
             raise InvalidRequest("no image was given")
-        config = ContainerConfig(**{f: getattr(body, f) for f in ContainerConfig.__struct_fields__})
         image = self._engine.images.find(body.image)
+        wanted = _platform(request.query("platform"))
+        if wanted is not None and not image.config.platform.matches(wanted):
+            raise PlatformMismatch(body.image, wanted, image.config.platform)
+        config = ContainerConfig(**{f: getattr(body, f) for f in ContainerConfig.__struct_fields__})
         host, networking = body.host_config or HostConfig(), body.networking_config or NetworkingConfig()
-        wanted = CreateRequest(config, host, networking, image, request.query("name") or None)
-        record, warnings = await self._engine.creation.create(wanted)
+        request_to_create = CreateRequest(config, host, networking, image, request.query("name") or None)
+        record, warnings = await self._engine.creation.create(request_to_create)
         self._emit("create", record)
         return json_response({"Id": record.id, "Warnings": warnings}, 201)
 
@@ -109,6 +123,10 @@ class _Containers:
         )
 
     async def start(self, request: Request) -> Response:
+        if (await request.read()).strip() not in (b"", b"{}", b"null"):
+            raise InvalidRequest(
+                "starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24"
+            )
         await self._engine.lifecycle.start(self._find(request).id)
         return Response(204)
 
@@ -123,7 +141,11 @@ class _Containers:
         return Response(204)
 
     async def kill(self, request: Request) -> Response:
-        await self._engine.lifecycle.kill(self._find(request).id, request.query("signal") or None)
+        record = self._find(request)
+        try:
+            await self._engine.lifecycle.kill(record.id, request.query("signal") or None)
+        except ContainerNotRunning as error:
+            raise CannotKill(request.path_params["id"], error) from None
         return Response(204)
 
     async def delete(self, request: Request) -> Response:
@@ -143,6 +165,8 @@ class _Containers:
     async def prune(self, request: Request) -> Response:
         filters = Filters.parse(request.query("filters"), _PRUNE_FILTERS)
         until = filters.values_of("until")
+        if len(until) > 1:
+            raise InvalidRequest("more than one until filter specified")
         until_ns = parse_moment(until[0]) if until else None
         query = ContainerQuery(include_stopped=True, filters={n: filters.values_of(n) for n in filters if n != "until"})
         deleted, freed = [], 0
@@ -159,14 +183,20 @@ class _Containers:
     async def wait(self, request: Request) -> Response | StreamingResponse:
         record = self._find(request)
         condition = request.query("condition") or "not-running"
+        if request.api_version < _WAIT_CONDITIONS_SINCE:
+            condition = "not-running"
         if condition not in _CONDITIONS:
             raise InvalidRequest(f'invalid condition: "{condition}"')
         waiting = asyncio.ensure_future(self._engine.lifecycle.wait(record.id, cast(Condition, condition)))
+        if request.api_version < _WAIT_CONDITIONS_SINCE:
+            return json_response({"StatusCode": await waiting})
         return StreamingResponse(_wait_body(waiting))
 
     async def resize(self, request: Request) -> Response:
         record = self._find(request)
-        height, width = request.integer("h") or 0, request.integer("w") or 0
+        height, width = request.integer("h"), request.integer("w")
+        if height is None or width is None:
+            raise InvalidRequest("a terminal's size needs a height and a width: h and w")
         if not record.state.has_process:
             raise ContainerNotRunning(record.id)
         try:
@@ -181,10 +211,9 @@ class _Containers:
         if not query.stdout and not query.stderr:
             raise InvalidRequest("Bad parameters: you must choose at least one stream")
         lines = self._log_lines(record, query)
-        timestamps = request.flag("timestamps")
-        if record.config.tty:
-            return StreamingResponse(_plain(lines, timestamps=timestamps), _RAW)
-        return StreamingResponse(_framed(lines, timestamps=timestamps), _MULTIPLEXED)
+        prefix = _Prefix(timestamps=request.flag("timestamps"), details=b" " if request.flag("details") else b"")
+        encode = _plain if record.config.tty else _framed
+        return StreamingResponse(encode(lines, prefix), _stream_type(request, record))
 
     def _log_lines(self, record: Record, query: LogQuery) -> AsyncIterator[LogLine]:
         async def next_change() -> bool:
@@ -202,12 +231,13 @@ class _Containers:
         keys = _detach_keys(request) if record.config.tty else None
         attached = await self._engine.lifecycle.attach(record.id) if wants["stream"] else None
         try:
-            raw = await request.hijack(_RAW if record.config.tty else _MULTIPLEXED)
+            raw = await request.hijack(_stream_type(request, record))
+            self._emit("attach", record)
             with closing(raw), suppress(ClientGone, ConnectionError):  # a client may go whenever it likes
                 if wants["logs"]:
                     query = LogQuery(stdout=wants["stdout"], stderr=wants["stderr"])
                     encode = _plain if record.config.tty else _framed
-                    async for data in encode(self._log_lines(record, query), timestamps=False):
+                    async for data in encode(self._log_lines(record, query), _Prefix()):
                         await raw.write(data)
                 if attached is not None:
                     await _carry(raw, self._engine.lifecycle.console(record.id), attached, record, wants, keys)
@@ -284,6 +314,14 @@ async def _until_end(raw: RawStream) -> bool:
     return False
 
 
+def _platform(text: str) -> Platform | None:
+    """``?platform=``; one word is an operating system or an architecture, and nothing else. Raises InvalidPlatform."""
+    wanted = Platform.parse(text) if text else None
+    if wanted is not None and "/" not in text and wanted.architecture not in _ARCHITECTURES:
+        raise InvalidPlatform(text)
+    return wanted
+
+
 def _detach_keys(request: Request) -> DetachKeys:
     try:
         return DetachKeys(request.query("detachKeys") or None)
@@ -303,11 +341,27 @@ def _log_query(request: Request) -> LogQuery:
     )
 
 
-async def _plain(lines: AsyncIterator[LogLine], *, timestamps: bool) -> AsyncIterator[bytes]:
-    async for line in lines:
-        yield f"{line.time} ".encode() + line.text if timestamps else line.text
+@dataclass(frozen=True)
+class _Prefix:
+    """What stands before each line: its time, and details of the logging driver, of which there are none but the blank behind them."""
+
+    timestamps: bool = False
+    details: bytes = b""
+
+    def before(self, line: LogLine) -> bytes:
+        return (f"{line.time} ".encode() if self.timestamps else b"") + self.details
 
 
-async def _framed(lines: AsyncIterator[LogLine], *, timestamps: bool) -> AsyncIterator[bytes]:
+async def _plain(lines: AsyncIterator[LogLine], prefix: _Prefix) -> AsyncIterator[bytes]:
     async for line in lines:
-        yield frames.encode(line.stream, f"{line.time} ".encode() + line.text if timestamps else line.text)
+        yield prefix.before(line) + line.text
+
+
+async def _framed(lines: AsyncIterator[LogLine], prefix: _Prefix) -> AsyncIterator[bytes]:
+    async for line in lines:
+        yield frames.encode(line.stream, prefix.before(line) + line.text)
+
+
+def _stream_type(request: Request, record: Record) -> str:
+    """What a stream of output is called; clients before API 1.42 know one name for both."""
+    return _RAW if record.config.tty or request.api_version < _MULTIPLEXED_SINCE else _MULTIPLEXED

@@ -10,7 +10,7 @@ from lamina.api import versions
 from lamina.api.filters import Filters
 from lamina.container.times import parse_moment, rfc3339
 from lamina.daemon.http import Request, Response, StreamingResponse, json_response
-from lamina.daemon.http.message import encode_json
+from lamina.daemon.http.message import InvalidRequest, encode_json
 from lamina.daemon.render import images as render_images
 from lamina.daemon.router import Route
 from lamina.engine import Engine
@@ -169,10 +169,12 @@ class _System:
     async def events(self, request: Request) -> StreamingResponse:
         filters = Filters.parse(request.query("filters"), _EVENT_FILTERS)
         since, until = request.query("since"), request.query("until")
+        since_ns = parse_moment(since) if since else None
+        until_ns = parse_moment(until) if until else None
+        if since_ns is not None and until_ns is not None and since_ns > until_ns:
+            raise InvalidRequest(f"`since` time ({since}) cannot be after `until` time ({until})")
         stream = self._engine.events.follow(
-            lambda event: _event_matches(event, filters),
-            since_ns=parse_moment(since) if since else None,
-            until_ns=parse_moment(until) if until else None,
+            lambda event: _event_matches(event, filters), since_ns=since_ns, until_ns=until_ns
         )
         return StreamingResponse(_render_events(stream))
 
@@ -202,7 +204,9 @@ async def _render_events(stream: AsyncIterator[Event]) -> AsyncIterator[bytes]:
             "timeNano": event.time_ns,
         }
         if event.kind in ("container", "image"):
-            fields |= {"status": event.action, "id": event.actor_id, "from": event.attributes.get("image", "")}
+            fields |= {"status": event.action, "id": event.actor_id}
+        if "image" in event.attributes:
+            fields["from"] = event.attributes["image"]
         yield encode_json(fields) + b"\n"
 
 

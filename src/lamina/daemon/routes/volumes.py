@@ -67,6 +67,8 @@ class _Volumes:
 
     async def delete(self, request: Request) -> Response:
         name = request.path_params["name"]
+        if name not in self._engine.volumes and request.flag("force"):
+            return Response(204)
         self._engine.volumes.get(name)
         users = self._users(name)
         if users:

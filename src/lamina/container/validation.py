@@ -1,0 +1,245 @@
+"""What a container may not be asked to be: wrong values in docker's words, and what lamina cannot honour yet, by its name.
+
+Nothing that a client asks for is ignored in silence.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from lamina.container.config import ContainerConfig, EndpointRequest, HostConfig, NetworkingConfig
+from lamina.container.errors import ContainerNotFound, UnsupportedOption
+from lamina.container.settings import parse_security_options
+from lamina.container.store import ContainerStore
+from lamina.errors import InvalidArgument
+from lamina.linux.signals import signal_number
+from lamina.network.names import check_extra_host
+from lamina.network.service import check_addresses
+from lamina.oci.config import Healthcheck
+from lamina.runtime.capabilities import effective_set
+
+_MINIMUM_MEMORY = 6 << 20
+_LONGEST_STRING = 128 << 10
+"""The kernel's limit for one argument or variable with its end (MAX_ARG_STRLEN, execve(2))."""
+_RESTART_POLICIES = ("", "no", "always", "unless-stopped", "on-failure")
+_MILLISECOND_NS = 1_000_000
+_CPUS = Path("/sys/devices/system/cpu/online")
+_NODES = Path("/sys/devices/system/node/online")
+
+
+def check_config(config: ContainerConfig, host: HostConfig) -> None:
+    """Refuse a process that cannot be. *config* is as the client gave it. Raises InvalidArgument."""
+    if config.working_dir and not config.working_dir.startswith("/"):
+        raise InvalidArgument(
+            f"the working directory '{config.working_dir}' is invalid, it needs to be an absolute path"
+        )
+    if config.stop_signal:
+        signal_number(config.stop_signal)
+    if config.hostname and host.uts_mode == "host":
+        raise InvalidArgument("conflicting options: hostname and the UTS mode")
+    if config.healthcheck is not None:
+        _check_health(config.healthcheck)
+
+
+def check_strings(argv: Iterable[str], env: Iterable[str]) -> None:
+    """Refuse what the kernel would refuse to execute. Raises InvalidArgument."""
+    for what, strings in (("argument", argv), ("environment variable", env)):
+        for text in strings:
+            if "\0" in text:
+                raise InvalidArgument(f"{what} has a null character: {text[:80]!r}")
+            if len(text.encode("utf-8", "replace")) >= _LONGEST_STRING:
+                raise InvalidArgument(f"{what} is longer than {_LONGEST_STRING} bytes: {text[:80]}…")
+
+
+def check_host(config: ContainerConfig, host: HostConfig, *, runtimes: Collection[str]) -> None:
+    """Refuse wrong limits and modes, and what is not supported. *config* and *host* are complete. Raises as the module says."""
+    parse_security_options(host.security_opt or [])
+    effective_set(host.cap_add or [], host.cap_drop or [], privileged=host.privileged)
+    if host.runtime not in runtimes:
+        raise InvalidArgument(f"unknown or invalid runtime name: {host.runtime}")
+    _check_modes(host)
+    _check_memory(host)
+    _check_cpus(host)
+    _check_restart(host)
+    for ulimit in host.ulimits or []:
+        if ulimit.soft > ulimit.hard >= 0:
+            raise InvalidArgument(
+                f"ulimit soft limit must be less than or equal to hard limit: {ulimit.soft} > {ulimit.hard}"
+            )
+    for text in host.extra_hosts or []:
+        check_extra_host(text)
+    if not -1000 <= host.oom_score_adj <= 1000:
+        raise InvalidArgument(f"Invalid value {host.oom_score_adj}, range for oom score adj is [-1000, 1000]")
+    _refuse_unsupported(config, host)
+
+
+def check_networking(host: HostConfig, networking: NetworkingConfig) -> None:
+    """Refuse networks that do not exist, and what cannot be had in those that do. Raises as the module says."""
+    mode = host.network_mode
+    if mode == "container:":
+        raise InvalidArgument("Invalid network mode: invalid container format container:<name|id>")
+    if mode not in ("bridge", "host", "none") and not mode.startswith("container:"):
+        raise UnsupportedOption(f"network {mode!r}", "lamina has the networks bridge, host and none so far")
+    endpoints = networking.endpoints_config or {}
+    extra = set(endpoints) - {mode, "default"}
+    if extra:
+        raise UnsupportedOption(f"network {min(extra)!r}", "a container can be in one network so far")
+    for endpoint in endpoints.values():
+        if endpoint is not None:
+            _check_endpoint(endpoint)
+
+
+def check_namespaces(host: HostConfig, containers: ContainerStore) -> None:
+    """Refuse namespaces of containers that do not exist. Raises InvalidArgument."""
+    for mode in (host.ipc_mode, host.pid_mode):
+        if mode.startswith("container:"):
+            try:
+                containers.find(mode.removeprefix("container:"))
+            except ContainerNotFound as error:
+                raise InvalidArgument(error.message) from None
+
+
+def _check_health(check: Healthcheck) -> None:
+    for name, value in (("Interval", check.interval), ("Timeout", check.timeout), ("StartPeriod", check.start_period)):
+        if value and value < _MILLISECOND_NS:
+            raise InvalidArgument(f"{name} in Healthcheck cannot be less than 1ms")
+    if check.retries < 0:
+        raise InvalidArgument("Retries in Healthcheck cannot be negative")
+
+
+def _check_modes(host: HostConfig) -> None:
+    """Namespaces are private, the host's, or another container's."""
+    known = {
+        "IPC": (host.ipc_mode, ("", "private", "shareable", "host", "none"), True),
+        "PID": (host.pid_mode, ("", "host"), True),
+        "UTS": (host.uts_mode, ("", "host"), False),
+        "cgroup namespace": (host.cgroupns_mode, ("", "private", "host"), False),
+    }
+    for kind, (mode, allowed, may_share) in known.items():
+        shares = may_share and mode.startswith("container:") and mode != "container:"
+        if mode not in allowed and not shares:
+            raise InvalidArgument(f"invalid {kind} mode: {mode}")
+
+
+def _check_memory(host: HostConfig) -> None:
+    swappiness = host.memory_swappiness
+    if host.memory and host.memory < _MINIMUM_MEMORY:
+        raise InvalidArgument("Minimum memory limit allowed is 6MB")
+    if host.memory and 0 < host.memory_swap < host.memory:
+        raise InvalidArgument("Minimum memoryswap limit should be larger than memory limit, see usage")
+    if host.memory_swap > 0 and not host.memory:
+        raise InvalidArgument("You should always set the Memory limit when using Memoryswap limit, see usage")
+    if host.memory_reservation and host.memory_reservation < _MINIMUM_MEMORY:
+        raise InvalidArgument("Minimum memory reservation allowed is 6MB")
+    if 0 < host.memory < host.memory_reservation:
+        raise InvalidArgument("Minimum memory limit can not be less than memory reservation limit, see usage")
+    if swappiness is not None and swappiness != -1 and not 0 <= swappiness <= 100:
+        raise InvalidArgument(f"Invalid value: {swappiness}, valid memory swappiness range is 0-100")
+    if host.kernel_memory:
+        raise InvalidArgument("limits of kernel memory are not supported: the kernel has given them up")
+    if host.shm_size < 0:
+        raise InvalidArgument("SHM size can not be less than 0")
+
+
+def _check_cpus(host: HostConfig) -> None:
+    for name, value in (("Period", host.cpu_period), ("Quota", host.cpu_quota)):
+        if host.nano_cpus and value:
+            raise InvalidArgument(f"Conflicting options: Nano CPUs and CPU {name} cannot both be set")
+    cpus = os.cpu_count() or 1
+    if host.nano_cpus and not 0 < host.nano_cpus <= cpus * 1_000_000_000:
+        there_are = f"there are only {cpus} CPUs available"
+        raise InvalidArgument(f"range of CPUs is from 0.01 to {cpus}.00, as {there_are}")
+    if host.cpu_period and not 1000 <= host.cpu_period <= 1_000_000:
+        raise InvalidArgument("CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)")
+    if 0 < host.cpu_quota < 1000:
+        raise InvalidArgument("CPU cfs quota can not be less than 1ms (i.e. 1000)")
+    for kind, unit, text, online in (
+        ("cpus", "CPUs", host.cpuset_cpus, _CPUS),
+        ("mems", "memory nodes", host.cpuset_mems, _NODES),
+    ):
+        _check_set(kind, unit, text, online)
+
+
+def _check_set(kind: str, unit: str, text: str, online: Path) -> None:
+    wanted = _numbers(text)
+    if wanted is None:
+        raise InvalidArgument(f"Invalid value {text} for cpuset {kind}: invalid format: {text}")
+    try:
+        available = online.read_text().strip()
+    except OSError:
+        return
+    if not wanted <= (_numbers(available) or wanted):
+        raise InvalidArgument(f"Requested {unit} are not available - requested {text}, available: {available}")
+
+
+def _numbers(text: str) -> set[int] | None:
+    """``0-2,4`` as a set (cpuset(7), "List format"); None if it is malformed."""
+    found: set[int] = set()
+    for part in text.split(",") if text else []:
+        first, dash, last = part.strip().partition("-")
+        ends = (first, last if dash else first)
+        if not all(end.isascii() and end.isdigit() and len(end) < 5 for end in ends):
+            return None
+        found.update(range(int(ends[0]), int(ends[1]) + 1))
+    return found
+
+
+def _check_restart(host: HostConfig) -> None:
+    policy = host.restart_policy
+    if policy.name not in _RESTART_POLICIES:
+        known = "use one of 'no', 'always', 'on-failure', or 'unless-stopped'"
+        raise InvalidArgument(f"invalid restart policy: unknown policy '{policy.name}'; {known}")
+    if policy.maximum_retry_count < 0:
+        raise InvalidArgument("invalid restart policy: maximum retry count cannot be negative")
+    if policy.maximum_retry_count and policy.name != "on-failure":
+        name = policy.name or "no"
+        raise InvalidArgument(
+            f"invalid restart policy: maximum retry count cannot be used with restart policy '{name}'"
+        )
+    if host.auto_remove and policy.name not in ("", "no"):
+        raise InvalidArgument("can't create 'AutoRemove' container with restart policy")
+
+
+def _check_endpoint(endpoint: EndpointRequest) -> None:
+    ipam = endpoint.ipam_config or {}
+    if endpoint.aliases:
+        raise InvalidArgument("network-scoped aliases are only supported for user-defined networks")
+    check_addresses(ipam.get("IPv4Address") or None, endpoint.mac_address or None)
+    unsupported: Mapping[str, Any] = {
+        "--ip6": ipam.get("IPv6Address"),
+        "--link-local-ip": ipam.get("LinkLocalIPs"),
+        "--link": endpoint.links,
+        "network driver options": endpoint.driver_opts,
+    }
+    _refuse(unsupported)
+
+
+def _refuse_unsupported(config: ContainerConfig, host: HostConfig) -> None:
+    _refuse(
+        {
+            "restart policy": host.restart_policy.name not in ("", "no"),
+            "--publish": host.port_bindings,
+            "--publish-all": host.publish_all_ports and config.exposed_ports,
+            "--volumes-from": host.volumes_from,
+            "--link": host.links,
+            "--gpus": host.device_requests,
+            "--storage-opt": host.storage_opt,
+            "--userns": host.userns_mode not in ("", "host"),
+            "--volume-driver": host.volume_driver not in ("", "local"),
+            f"log driver {host.log_config.type!r}": host.log_config.type not in ("json-file", "local", "none"),
+            "log options": host.log_config.config,
+            "--isolation": host.isolation not in ("", "default"),
+            "--cpu-count and --cpu-percent": host.cpu_count or host.cpu_percent,
+            "--io-maxbandwidth and --io-maxiops": host.io_maximum_bandwidth or host.io_maximum_iops,
+            "--kernel-memory-tcp": host.kernel_memory_tcp,
+        }
+    )
+
+
+def _refuse(options: Mapping[str, Any]) -> None:
+    for option, asked in options.items():
+        if asked:
+            raise UnsupportedOption(option)
