@@ -278,8 +278,8 @@ class Lifecycle:
             if not ended.host_config.auto_remove:
                 await self._store.settle(ended)
             if status.oom_killed:
-                self._emit("oom", ended, {})
-            self._emit("die", ended, {"exitCode": str(status.code), "execDuration": _seconds_run(ended)})
+                self._emit("oom", record, {})
+            self._emit("die", record, {"exitCode": str(status.code), "execDuration": _seconds_run(ended)})
             self._waiters.tell_exit(record.id, status.code)
             self.console(record.id).end_subscriptions()
             if ended.host_config.auto_remove:
