@@ -87,9 +87,8 @@ class Lifecycle:
         async with self._lock(container_id):
             console = self.console(container_id)
             if self._store.get(container_id).state.has_process and not console.is_connected:
-                with suppress(
-                    OSError
-                ):  # it has ended, and the recording of that, which waits for us, ends what we subscribe
+                # if it has ended, the recording of that waits for us, and will end what is subscribed here
+                with suppress(OSError):
                     console.connect(await self._processes.attach(container_id))
             return console.subscribe()
 
