@@ -150,6 +150,21 @@ def test_events_tell_a_container_s_life(daemon: Daemon) -> None:
     assert lines.split("\n") == ["create", "start", "die", "destroy"]
 
 
+def test_events_tell_what_a_container_does_to_its_network_and_volumes(daemon: Daemon) -> None:
+    since = str(time.time())
+    daemon.docker_ok("run", "--rm", "-v", "told:/v", "busybox", "true")
+    daemon.docker_ok("volume", "rm", "told")
+    span = ["--since", since, "--until", str(time.time() + 0.5)]
+    form = '{{.Type}} {{.Action}} {{index .Actor.Attributes "name"}}{{index .Actor.Attributes "read/write"}}'
+    told = [line.split() for line in daemon.docker_ok("events", *span, "--format", form).split("\n")]
+    assert [" ".join(words[:2]) for words in told] == [
+        "volume create", "container create", "container attach", "network connect", "volume mount", "container start",
+        "container die", "network disconnect", "volume unmount", "container destroy", "volume destroy",
+    ]  # fmt: skip
+    assert told[3][2] == "bridge"
+    assert told[4][2] == "true"
+
+
 def test_kill_and_restart(daemon: Daemon) -> None:
     container = daemon.docker_ok("run", "-d", "busybox", "sleep", "60")
     first = json.loads(daemon.docker_ok("inspect", container))[0]["State"]["Pid"]

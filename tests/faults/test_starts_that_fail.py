@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from conftest import Daemon
+from conftest import Daemon, leftovers
 
 
 def _links(daemon: Daemon) -> set[str]:
@@ -30,27 +32,47 @@ def test_a_root_that_cannot_be_mounted_leaves_no_endpoint(own_daemon: Daemon) ->
     own_daemon.docker_ok("rm", "-f", container)
 
 
-def test_a_runtime_that_hangs_can_be_removed_by_force(needs_root: None, tmp_path: Path, busybox_tar: Path) -> None:
+@pytest.fixture
+def hanging_daemon(needs_root: None, tmp_path: Path, busybox_tar: Path) -> Iterator[Daemon]:
+    """A daemon whose runtime never creates a container."""
     runtime = tmp_path / "slow-runc"
-    real = subprocess.run(["which", "runc"], capture_output=True, text=True, check=True).stdout.strip()
-    runtime.write_text(
-        f'#!/bin/sh\ncase "$*" in *" create "*) exec sleep 7777;; esac\nexec {real} "$@"\n', encoding="utf-8"
-    )
+    real = shutil.which("runc")
+    runtime.write_text(f'#!/bin/sh\ncase "$*" in *" create "*) exec sleep 7777;; esac\nexec {real} "$@"\n')
     runtime.chmod(0o755)
     daemon = Daemon(tmp_path, options=["--runtime", str(runtime)])
     try:
         daemon.start()
         daemon.docker_ok("import", busybox_tar, "busybox")
-        container = daemon.docker_ok("create", "busybox", "true")
-        starting = subprocess.Popen(["docker", "-H", daemon.host, "start", container], stderr=subprocess.PIPE)
-        while not list((daemon.run_root / "container" / container).glob("conmon.pid")):
-            assert starting.poll() is None
-        daemon.docker_ok("rm", "-f", container)
-        assert b"removal of container" in starting.communicate(timeout=30)[1]
-        hanging = [p for p in Path("/proc").glob("[0-9]*/cmdline") if _read(p) == b"sleep\x007777\x00"]
-        assert hanging == []
+        yield daemon
     finally:
+        if daemon.process is not None and daemon.process.poll() is not None:
+            daemon.start()
         daemon.discard()
+    assert leftovers(daemon) == [], daemon.last_log[-4000:]
+    assert [p for p in Path("/proc").glob("[0-9]*/cmdline") if _read(p) == b"sleep\x007777\x00"] == []
+
+
+def _start_of_what_hangs(daemon: Daemon) -> tuple[str, subprocess.Popen[bytes]]:
+    container = daemon.docker_ok("create", "busybox", "true")
+    starting = subprocess.Popen(["docker", "-H", daemon.host, "start", container], stderr=subprocess.PIPE)
+    while not list((daemon.run_root / "container" / container).glob("conmon.pid")):
+        assert starting.poll() is None
+    return container, starting
+
+
+def test_a_start_that_hangs_is_ended_by_a_removal_by_force(hanging_daemon: Daemon) -> None:
+    container, starting = _start_of_what_hangs(hanging_daemon)
+    hanging_daemon.docker_ok("rm", "-f", container)
+    assert b"removal of container" in starting.communicate(timeout=30)[1]
+
+
+def test_a_daemon_that_is_told_to_end_during_a_start_leaves_nothing_of_it(hanging_daemon: Daemon) -> None:
+    container, starting = _start_of_what_hangs(hanging_daemon)
+    assert hanging_daemon.stop() == 0
+    starting.communicate(timeout=30)
+    assert leftovers(hanging_daemon) == [], hanging_daemon.log
+    hanging_daemon.start()
+    assert hanging_daemon.docker_ok("inspect", "-f", "{{.State.Status}}", container) == "created"
 
 
 def _read(path: Path) -> bytes:

@@ -87,9 +87,8 @@ class Lifecycle:
         async with self._lock(container_id):
             console = self.console(container_id)
             if self._store.get(container_id).state.has_process and not console.is_connected:
-                with suppress(
-                    OSError
-                ):  # it has ended, and the recording of that, which waits for us, ends what we subscribe
+                # if it has ended, the recording of that waits for us, and will end what is subscribed here
+                with suppress(OSError):
                     console.connect(await self._processes.attach(container_id))
             return console.subscribe()
 
@@ -278,8 +277,8 @@ class Lifecycle:
             if not ended.host_config.auto_remove:
                 await self._store.settle(ended)
             if status.oom_killed:
-                self._emit("oom", ended, {})
-            self._emit("die", ended, {"exitCode": str(status.code), "execDuration": _seconds_run(ended)})
+                self._emit("oom", record, {})
+            self._emit("die", record, {"exitCode": str(status.code), "execDuration": _seconds_run(ended)})
             self._waiters.tell_exit(record.id, status.code)
             self.console(record.id).end_subscriptions()
             if ended.host_config.auto_remove:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from lamina.build import cache as build_cache
@@ -13,11 +14,11 @@ from lamina.build.cache import BuildCache
 from lamina.build.running import StepRunner
 from lamina.container import store as container_store
 from lamina.container.creation import Creation
-from lamina.container.lifecycle import Emit, Lifecycle
+from lamina.container.lifecycle import Lifecycle
 from lamina.container.processes import ContainerProcesses, live_endpoints
-from lamina.container.record import Record
 from lamina.container.store import ContainerStore
 from lamina.content import ContentStore
+from lamina.engine.container_events import container_emitter
 from lamina.engine.events import Event, EventLog
 from lamina.errors import Unavailable
 from lamina.image import store as image_store
@@ -25,7 +26,7 @@ from lamina.image.intake import LayerIntake
 from lamina.image.removal import ImageRemoval, ImageUser
 from lamina.image.store import ImageStore
 from lamina.layer.ingest import Limits
-from lamina.linux.cgroups import Hierarchies
+from lamina.linux.cgroups import Hierarchies, is_managed
 from lamina.linux.files import lock_exclusively
 from lamina.network import NetworkService
 from lamina.oci.digest import DiffID, Digest, ImageID
@@ -36,6 +37,8 @@ from lamina.snapshot import LayerTrees, LowerDriver, Snapshots, choose_driver
 from lamina.state import Database
 from lamina.volume import VolumeStore
 from lamina.volume import store as volume_store
+
+_MONITORS = "conmon"
 
 
 class RootLocked(Unavailable):
@@ -93,7 +96,8 @@ class Engine:
         await self.lifecycle.close()
         running = any(record.state.has_process for record in self.containers)
         await self.networks.close(remove=not running)
-        self.hierarchies.remove_if_empty(self.options.cgroup_parent)
+        for group in (f"{self.options.cgroup_parent}/{_MONITORS}", self.options.cgroup_parent):
+            self.hierarchies.remove_if_empty(group)
         self.lowers.close()
         await self.containers.close()
         await self.database.close()
@@ -121,7 +125,8 @@ async def open_engine(options: EngineOptions) -> Engine:
     await images.open()
     containers = ContainerStore(database)
     await containers.open()
-    volumes = VolumeStore(database, root / "volume")
+    events = EventLog()
+    volumes = VolumeStore(database, root / "volume", partial(_tell_of_volume, events))
     await volumes.open()
     ids = [record.id for record in containers]
     snapshots = Snapshots(root / "snapshot" / "rw", run_root / "rootfs", lowers)
@@ -141,12 +146,11 @@ async def open_engine(options: EngineOptions) -> Engine:
         snapshots=snapshots,
         networks=networks,
         runtime=runtime,
-        monitor=Monitor(tools.monitor, runtime),
+        monitor=Monitor(tools.monitor, runtime, _own_group(hierarchies, options.cgroup_parent)),
         init_path=tools.init.path if tools.init else None,
         cgroup_parent=options.cgroup_parent,
     )
-    events = EventLog()
-    lifecycle = Lifecycle(containers, processes, snapshots, volumes, _emitter(events))
+    lifecycle = Lifecycle(containers, processes, snapshots, volumes, container_emitter(events))
     await lifecycle.adopt()
     await processes.sweep(ids)
     processes.open(ids)
@@ -211,17 +215,18 @@ def _take(root: Path, run_root: Path) -> tuple[int, ...]:
     return tuple(fds)
 
 
+def _own_group(hierarchies: Hierarchies, parent: str) -> Callable[[int], None] | None:
+    """How conmon leaves the daemon's group, which a service manager may end as a whole."""
+    return partial(hierarchies.enter, f"{parent}/{_MONITORS}") if is_managed() else None
+
+
+def _tell_of_volume(events: EventLog, action: str, name: str) -> None:
+    events.publish(Event("volume", action, name, {"driver": "local"}))
+
+
 def _users(containers: ContainerStore, image_id: ImageID) -> Iterable[ImageUser]:
     return [ImageUser(r.id, r.state.has_process) for r in containers if r.image_id == image_id]
 
 
 def _stacks(containers: ContainerStore) -> Iterable[Sequence[DiffID]]:
     return [[DiffID(Digest(d)) for d in record.diff_ids] for record in containers]
-
-
-def _emitter(events: EventLog) -> Emit:
-    def emit(action: str, record: Record, attributes: Mapping[str, str]) -> None:
-        described = {"image": record.image_name, "name": record.name, **(record.config.labels or {}), **attributes}
-        events.publish(Event("container", action, record.id, described))
-
-    return emit

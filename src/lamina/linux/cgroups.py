@@ -64,6 +64,14 @@ class Hierarchies:
         root = self.unified if self.layout == "v2" else self.controllers.get(controller)
         return root / group.strip("/") if root else None
 
+    def enter(self, group: str, pid: int) -> None:
+        """Move a process into a group, made if need be, of the hierarchies in which a service manager keeps its own. Raises OSError."""
+        name = group.strip("/")
+        for root in filter(None, (self.controllers.get("systemd"), self.unified)):
+            directory = root / name
+            directory.mkdir(parents=True, exist_ok=True)
+            (directory / "cgroup.procs").write_text(str(pid))
+
     def processes(self, group: str) -> list[int]:
         """The processes in a group and in the groups below it."""
         found: set[int] = set()
@@ -109,6 +117,14 @@ class Hierarchies:
             with suppress(OSError):
                 if not any(entry.is_dir() for entry in directory.iterdir()):
                     _remove_directory(str(directory), deadline)
+
+
+def is_managed() -> bool:
+    """Whether a service manager started this process in a group that it ends as a whole (sd_booted(3), systemd.kill(5))."""
+    if not Path("/run/systemd/system").is_dir():
+        return False
+    groups = Path("/proc/self/cgroup").read_text(encoding="utf-8", errors="replace").splitlines()
+    return any(line.startswith(("0::", "1:name=systemd:")) and line.endswith(".service") for line in groups)
 
 
 def _remove_directory(path: str, deadline: float) -> None:

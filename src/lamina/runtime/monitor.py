@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import socket
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from lamina.linux.tasks import to_the_end
 from lamina.runtime.oci_runtime import OciRuntime
 from lamina.runtime.probe import Tool
 
+_log = logging.getLogger(__name__)
 _PACKET_BYTES = 64 << 10
 _STDIN_BYTES = 8 << 10
 _SIGKILLED = 137
@@ -63,9 +65,11 @@ class ExitStatus:
 class Monitor:
     """Starts conmon and finds what it left."""
 
-    def __init__(self, tool: Tool, runtime: OciRuntime) -> None:
+    def __init__(self, tool: Tool, runtime: OciRuntime, join: Callable[[int], None] | None = None) -> None:
+        """*join* moves a process to where it outlives the daemon's service; None where nothing ends it with the daemon."""
         self._tool = tool
         self._runtime = runtime
+        self._join = join
 
     async def create(self, launch: Launch) -> int:
         """Create the container (its process waits to be started) and return the process's pid in the host's namespace.
@@ -113,6 +117,12 @@ class Monitor:
             cwd=launch.bundle,
         )
         await processes.wait(first)
+        pid = _read_pid(launch.bundle / "conmon.pid")
+        if self._join is not None and pid is not None:
+            try:
+                await asyncio.to_thread(self._join, pid)
+            except OSError as error:
+                _log.warning("%s: conmon stays in the daemon's control group: %s", launch.container_id, error)
 
     def _arguments(self, launch: Launch) -> list[str]:
         bundle = launch.bundle

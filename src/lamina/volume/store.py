@@ -12,7 +12,7 @@ import re
 import secrets
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -44,6 +44,10 @@ _MAXIMUM_NAME = 200
 _DATA = "_data"
 _DIRECTORY_MODE = 0o701
 _TRASH = ".trash-"
+
+
+Tell = Callable[[str, str], None]
+"""(create or destroy, the volume's name): tells the world, which is above this package."""
 
 
 class VolumeNotFound(NotFound):
@@ -95,9 +99,10 @@ class Volume:
 class VolumeStore:
     """The volumes of one state root."""
 
-    def __init__(self, database: Database, root: Path) -> None:
+    def __init__(self, database: Database, root: Path, tell: Tell = lambda action, name: None) -> None:
         self._database = database
         self._root = root
+        self._tell = tell
         self._volumes: dict[str, Volume] = {}
         self._held: Counter[str] = Counter()
 
@@ -153,9 +158,11 @@ class VolumeStore:
         if name in self._volumes:
             return self._volumes[name]
         await asyncio.to_thread(self._make_directory, name)
-        return await self._record(
-            Volume(name, self._path(name), _written(datetime.now(UTC)), anonymous, dict(labels or {}))
-        )
+        made = Volume(name, self._path(name), _written(datetime.now(UTC)), anonymous, dict(labels or {}))
+        shown = await self._record(made)
+        if shown is made:
+            self._tell("create", name)
+        return shown
 
     async def remove(self, name: str) -> None:
         """Delete a volume with its files; that no container refers to it is the caller's to know.
@@ -186,6 +193,8 @@ class VolumeStore:
                     trash.rename(volume.path.parent)
                 self._show(volume)
             raise
+        for volume in volumes:
+            self._tell("destroy", volume.name)
 
     def _to_trash(self, volume: Volume) -> Path:
         del self._volumes[volume.name]

@@ -61,3 +61,17 @@ def test_the_largest_numbers_are_kept() -> None:
 def test_a_parameter_that_is_no_number_of_64_bits_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"out of range|invalid literal"):
         integer(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        (rb"\ud800x", "\ufffdx"),
+        (rb"\udc00", "\ufffd"),
+        (rb"\ud800\ud83d\ude00", "\ufffd\U0001f600"),
+        (rb"\\ud800\ud800", "\\ud800\ufffd"),
+        (b"\xff", "\ufffd"),
+    ],
+)
+def test_characters_that_are_none_are_replaced(text: bytes, label: str) -> None:
+    assert decode(b'{"Labels": {"a": "%s"}}' % text, ContainerConfig).labels == {"a": label}

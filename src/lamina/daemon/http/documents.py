@@ -1,10 +1,11 @@
-"""JSON as docker's clients write it and Go reads it: names in any case, null for whatever has no value, 64-bit numbers.
+"""JSON as docker's clients write it and Go reads it: names in any case, null for whatever has no value, 64-bit numbers, any bytes.
 
 ``msgspec`` is stricter in all of these, so a document is brought into the shape of its type first.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Mapping
 from functools import cache
 from typing import Any, TypeVar, cast
@@ -15,6 +16,9 @@ from msgspec import inspect
 T = TypeVar("T")
 
 _INT64 = range(-(1 << 63), 1 << 63)
+_SURROGATES = re.compile(
+    rb"(?P<whole>\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
+)
 _LONGEST_INTEGER = 20
 _ZEROS: Mapping[type[inspect.Type], Any] = {inspect.StrType: "", inspect.IntType: 0, inspect.BoolType: False}
 
@@ -26,11 +30,20 @@ class InvalidDocument(ValueError):
 def decode(data: bytes, kind: type[T]) -> T:
     """Read a document. Raises InvalidDocument with a text that names the place."""
     try:
-        return msgspec.convert(_shaped(msgspec.json.decode(data), _type_of(cast(Hashable, kind))), kind)
+        return msgspec.convert(_shaped(_decode(data), _type_of(cast(Hashable, kind))), kind)
     except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
         raise InvalidDocument(str(error)) from None
     except RecursionError:
         raise InvalidDocument("it is nested too deeply") from None
+
+
+def _decode(data: bytes) -> Any:
+    try:
+        return msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        # maybe it is only its characters that are none; Go puts U+FFFD in their place
+        text = data.decode("utf-8", "replace").encode()
+        return msgspec.json.decode(_SURROGATES.sub(lambda m: m[0] if m["whole"] else rb"\ufffd", text))
 
 
 def integer(text: str) -> int:

@@ -12,7 +12,6 @@ from lamina.container.errors import UnsupportedOption
 from lamina.daemon.http import Request, Response, json_response
 from lamina.daemon.router import Route
 from lamina.engine import Engine
-from lamina.engine.events import Event
 from lamina.image.listing import has_labels
 from lamina.volume import Volume, VolumeInUse
 
@@ -59,7 +58,6 @@ class _Volumes:
         if body.driver not in ("", "local") or body.driver_opts:
             raise UnsupportedOption("volume driver and its options")
         volume = await self._engine.volumes.create(body.name or None, body.labels)
-        self._engine.events.publish(Event("volume", "create", volume.name, {"driver": "local"}))
         return json_response(_render(volume), 201)
 
     async def inspect(self, request: Request) -> Response:
@@ -74,7 +72,6 @@ class _Volumes:
         if users:
             raise VolumeInUse(name, users)
         await self._engine.volumes.remove(name)
-        self._engine.events.publish(Event("volume", "destroy", name, {"driver": "local"}))
         return Response(204)
 
     def _users(self, name: str) -> list[str]:

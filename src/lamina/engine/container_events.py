@@ -1,0 +1,43 @@
+"""A container's life as events, with what it means for networks and volumes: docker tells of those by themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from lamina.container.lifecycle import Emit
+from lamina.container.record import Record
+from lamina.engine.events import Event, EventLog
+
+_DRIVERS = {"none": "null"}
+
+
+def container_emitter(events: EventLog) -> Emit:
+    """What ``Lifecycle`` tells the world with."""
+
+    def emit(action: str, record: Record, attributes: Mapping[str, str]) -> None:
+        described = {"image": record.image_name, "name": record.name, **(record.config.labels or {}), **attributes}
+        own = Event("container", action, record.id, described)
+        before = [*_of_network("connect", record), *_of_volumes("mount", record)] if action == "start" else []
+        after = [*_of_network("disconnect", record), *_of_volumes("unmount", record)] if action == "die" else []
+        for event in (*before, own, *after):
+            events.publish(event)
+
+    return emit
+
+
+def _of_network(action: str, record: Record) -> Iterator[Event]:
+    endpoint = record.endpoint
+    if endpoint is not None:
+        name = endpoint.network
+        attributes = {"container": record.id, "name": name, "type": _DRIVERS.get(name, name)}
+        yield Event("network", action, endpoint.network_id, attributes)
+
+
+def _of_volumes(action: str, record: Record) -> Iterator[Event]:
+    for point in record.mounts:
+        if point.type == "volume":
+            attributes = {"container": record.id, "driver": point.driver}
+            if action == "mount":
+                access = "true" if point.rw else "false"
+                attributes |= {"destination": point.destination, "propagation": "", "read/write": access}
+            yield Event("volume", action, point.name, attributes)
