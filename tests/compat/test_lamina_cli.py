@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,23 +21,178 @@ def test_run_with_streams_and_exit_codes(daemon: Daemon) -> None:
     assert (result.code, result.out, result.err) == (5, "out\n", "err\n")
 
 
+_TEMPLATE = "template parsing error: template: :1: unclosed action"
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
         (["run", "--rm", "busybox", "nonexistent"], 127, "executable file not found"),
         (["run", "--rm", "busybox", "/etc"], 126, "permission denied"),
-        (["run", "--bogus", "busybox"], 125, "unknown flag: --bogus"),
-        (["run", "nothing"], 125, "No such image: nothing:latest"),
-        (["ps", "--bogus"], 1, "unknown flag: --bogus"),
-        (["frobnicate"], 1, "is not a lamina command"),
-        (["rm", "nothing"], 1, "No such container: nothing"),
-        (["ps", "--filter", "nonsense"], 1, "bad format of filter"),
+        (["run", "--rm", "busybox", "nonexistent"], 127, "\n\nRun 'lamina run --help' for more information\n"),
+        # the command line is wrong
+        (["run", "--bogus", "busybox"], 125, "unknown flag: --bogus\n\nUsage:  lamina run [OPTIONS] IMAGE"),
+        (["ps", "--bogus"], 125, "unknown flag: --bogus\n\nUsage:  lamina ps [OPTIONS]\n\nRun 'lamina ps --help'"),
+        (["-Z"], 125, "unknown shorthand flag: 'Z' in -Z"),
+        (["run"], 1, "lamina: 'lamina run' requires at least 1 argument"),
+        (["create"], 1, "lamina: 'lamina create' requires at least 1 argument"),
+        (["frobnicate"], 1, "lamina: unknown command: lamina frobnicate\n\nRun 'lamina --help'"),
+        (["container", "foo"], 1, "lamina: unknown command: lamina container foo\n\nUsage:  lamina container"),
+        (["help", "foo"], 1, "unknown help topic: foo"),
+        (["ps", "--filter", "nonsense"], 125, 'invalid argument "nonsense" for "-f, --filter" flag: bad format of'),
+        (["-l", "bogus", "ps"], 1, "Unable to parse logging level: bogus"),
+        (["-c", "foo", "ps"], 1, 'context "foo": context not found'),
+        # values that cannot be read
+        (["run", "--cpus", "foo", "busybox"], 125, 'invalid argument "foo" for "--cpus" flag: failed to parse foo'),
+        (["run", "--pids-limit", "x", "busybox"], 125, 'strconv.ParseInt: parsing "x": invalid syntax'),
+        (["run", "--stop-timeout", "x", "busybox"], 125, 'invalid argument "x" for "--stop-timeout" flag'),
+        (["run", "--restart", "on-failure:x", "busybox"], 125, "lamina: invalid restart policy format"),
+        (["run", "--mount", "type=tmpfs,target=/x,tmpfs-mode=9", "busybox"], 125, "invalid value for tmpfs-mode: 9"),
+        (["run", "--dns", "bogus", "busybox"], 125, "IP address is not correctly formatted: bogus"),
+        (["run", "-a", "bogus", "busybox"], 125, "valid streams are STDIN, STDOUT and STDERR"),
+        (["run", "--pull", "bogus", "busybox"], 125, "lamina: invalid pull option: 'bogus'"),
+        (["import", "--platform", "bogus", "/dev/null"], 1, '"bogus": unknown operating system or architecture'),
+        # files that are not there
+        (["run", "--env-file", "/nosuch", "busybox"], 125, "lamina: open /nosuch: no such file or directory"),
+        (["run", "--label-file", "/nosuch", "busybox"], 125, "lamina: open /nosuch: no such file or directory"),
+        (["run", "--cidfile", "/nosuch/x", "busybox"], 127, "lamina: failed to create the container ID file: open"),
+        (["export", "-o", "/nosuch/x", "c"], 1, "failed to export container: invalid output path: stat /nosuch"),
+        (["save", "-o", "/nosuch/x", "busybox"], 1, "failed to save image: invalid output path: stat /nosuch"),
+        (["load", "-i", "/nosuch"], 1, "open /nosuch: no such file or directory"),
+        (["import", "/nosuch"], 1, "open /nosuch: no such file or directory"),
+        # what is wrong together
+        (["run", "-it", "busybox"], 1, "the input device is not a TTY"),
+        (["run", "-d", "-a", "stdout", "busybox"], 1, "conflicting options: cannot specify both --attach and --detach"),
+        (["run", "--rm", "--restart", "always", "busybox"], 125, "cannot specify both --restart and --rm"),
+        (["start", "-a", "one", "two"], 1, "you cannot start and attach multiple containers at once"),
+        # what does not exist
+        (
+            ["run", "nothing"],
+            125,
+            "Unable to find image 'nothing:latest' locally\nlamina: Error response from daemon: ",
+        ),
+        (["create", "nothing"], 1, "Unable to find image 'nothing:latest' locally\nError response from daemon: "),
+        (["run", "--pull", "never", "nothing"], 125, "Error response from daemon: No such image: nothing:latest"),
+        (["rm", "nothing"], 1, "Error response from daemon: No such container: nothing"),
+        (["rm", "-f", "nothing"], 0, "Error response from daemon: No such container: nothing"),
+        (["start", "nothing", "none"], 1, "Error: failed to start containers: nothing, none"),
+        (["inspect", "nothing"], 1, "Error: No such object: nothing"),
+        (["inspect", "--type", "container", "nothing"], 1, "Error response from daemon: No such container: nothing"),
+        (["container", "inspect", "busybox"], 1, "Error response from daemon: No such container: busybox"),
+        (["volume", "rm", "nothing"], 1, "Error response from daemon: get nothing: no such volume"),
+        # templates
+        (["inspect", "-f", "{{.x", "busybox"], 64, _TEMPLATE),
+        (["inspect", "-f", "{{.x}}", "busybox"], 1, 'template parsing error: template: :1:2: executing "" at <.x>'),
+        (["version", "-f", "{{.x"], 64, "template parsing error: template: version:1: unclosed action"),
+        (["images", "--format", "{{.x"], 1, "failed to parse template: template: :1: unclosed action"),
+        (["images", "--format", "{{.x}}"], 1, "can't evaluate field x in type *formatter.imageContext"),
     ],
 )
 def test_errors_are_worded_and_coded_as_docker_s(daemon: Daemon, arguments: list[str], code: int, message: str) -> None:
     result = daemon.lamina(*arguments)
-    assert result.code == code
     assert message in result.err
+    assert result.code == code
+    assert "Traceback" not in result.err
+
+
+_ALIKE = (
+    ["ps", "-a"],
+    ["ps", "-as"],
+    ["ps", "-aq", "--no-trunc"],
+    ["ps", "-n", "-1"],
+    ["ps", "-a", "--format", "json"],
+    ["ps", "-a", "--format", "raw"],
+    ["ps", "-a", "--format", "{{.Names}} {{.CreatedAt}} {{.Size}} {{.Mounts}} {{.Platform}} {{.Label `l`}}"],
+    ["ps", "-a", "--format", r"table {{.ID | upper}}\t{{.Label `l`}}\t{{.LocalVolumes}}\t{{json .Labels}}"],
+    ["images"],
+    ["images", "--digests", "--no-trunc"],
+    ["images", "--format", "json"],
+    ["images", "--format", "{{.Repository}} {{.CreatedAt}} {{.Size}}"],
+    ["history", "busybox"],
+    ["history", "-H=false", "busybox"],
+    ["history", "--format", "json", "busybox"],
+    ["volume", "ls"],
+    ["volume", "ls", "--format", "json"],
+    ["volume", "inspect", "a-volume-whose-name-is-long"],
+    ["network", "ls"],
+    ["network", "ls", "--format", "json"],
+    ["network", "inspect", "bridge", "-f", "{{.Name}} {{.Labels}} {{.Internal}}"],
+    ["system", "df"],
+    ["system", "df", "-v"],
+    ["inspect", "alike"],
+    ["inspect", "-f", r"{{.Mounts}}\t{{.HostConfig.LogConfig}} {{.Config.Labels.nosuch}} {{.ID}}", "alike"],
+    ["info", "-f", "{{.Driver}} {{json .Plugins}}"],
+    ["version", "-f", "{{.Server.APIVersion}}"],
+)
+
+
+@pytest.fixture(scope="module")
+def alike(daemon: Daemon) -> Iterator[None]:
+    """A container with something in every column."""
+    volume = "a-volume-whose-name-is-long:/x"
+    daemon.docker_ok(
+        "create", "--name", "alike", "-l", "l=<m>", "-v", volume, "busybox", "sh", "-c", 'echo "a" b c d e'
+    )
+    yield
+    daemon.docker_ok("rm", "alike")
+    daemon.docker_ok("volume", "rm", "a-volume-whose-name-is-long")
+
+
+@pytest.mark.parametrize("arguments", _ALIKE, ids=" ".join)
+def test_what_is_printed_is_what_docker_prints(daemon: Daemon, alike: None, arguments: list[str]) -> None:
+    for _ in range(3):  # a second may pass between the two
+        lamina, docker = daemon.lamina(*arguments), daemon.docker(*arguments)
+        if lamina == docker:
+            break
+    assert lamina == docker
+
+
+def test_a_group_tells_of_its_commands_and_help_of_a_command_s_flags(daemon: Daemon) -> None:
+    assert "  prune       Remove all stopped containers" in daemon.lamina_ok("container", "--help")
+    assert "Manage volumes" in daemon.lamina("volume").err
+    assert "Usage:  lamina run [OPTIONS] IMAGE [COMMAND] [ARG...]" in daemon.lamina_ok("help", "run")
+    assert daemon.lamina_ok("container", "ps", "-q") == daemon.lamina_ok("ps", "-q")
+
+
+def test_the_host_may_be_written_onto_its_flag(daemon: Daemon) -> None:
+    assert daemon.lamina(f"-H{daemon.host}", "--log-level", "info", "--config", "/nosuch", "ps").code == 0
+
+
+def test_two_dashes_behind_the_image_are_of_the_command(daemon: Daemon) -> None:
+    assert daemon.lamina_ok("run", "--rm", "busybox", "echo", "--", "x") == "-- x"
+    assert daemon.lamina("run", "--rm", "busybox", "--", "true").code == 127
+    assert daemon.lamina_ok("run", "--rm", "-ti=false", "busybox", "echo", "x") == "x\r\n".strip()
+
+
+def test_paths_from_here_are_mounted(daemon: Daemon, tmp_path: Path) -> None:
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t" / "f").write_text("here")
+    for source in (["-v", "./t:/x"], ["--mount", "type=bind,source=./t,target=/x,ro"]):
+        result = daemon.lamina("run", "--rm", *source, "busybox", "cat", "/x/f", cwd=tmp_path)
+        assert (result.out, result.err) == ("here", "")
+
+
+def test_an_image_in_use_fails_a_removal_even_if_another_is_missing(daemon: Daemon) -> None:
+    container = daemon.lamina_ok("run", "-d", "busybox", "sleep", "60")
+    assert daemon.lamina("rmi", "-f", "busybox", "nothing").code == 1
+    daemon.lamina_ok("rm", "-f", container)
+    assert daemon.lamina("rmi", "-f", "nothing").code == 0
+
+
+def test_a_container_id_file_has_the_id_or_is_not_there(daemon: Daemon, tmp_path: Path) -> None:
+    file = tmp_path / "cid"
+    container = daemon.lamina_ok("create", "--cidfile", file, "busybox", "true")
+    assert file.read_text() == container
+    assert "container ID file found" in daemon.lamina("create", "--cidfile", file, "busybox", "true").err
+    daemon.lamina_ok("rm", container)
+    assert daemon.lamina("run", "--cidfile", tmp_path / "other", "nothing").code == 125
+    assert not (tmp_path / "other").exists()
+
+
+def test_volumes_are_made_listed_and_removed(daemon: Daemon) -> None:
+    assert daemon.lamina_ok("volume", "create", "--label", "a=b", "made") == "made"
+    assert daemon.lamina_ok("volume", "ls", "--format", '{{.Label "a"}}', "-f", "name=made") == "b"
+    assert daemon.lamina_ok("volume", "rm", "made") == "made"
 
 
 def test_a_container_from_create_to_rm(daemon: Daemon) -> None:

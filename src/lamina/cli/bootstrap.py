@@ -42,12 +42,12 @@ class BootstrapFailed(Unavailable):
 
 def bootstrap(client: Client, argv: list[str]) -> int:
     """``lamina bootstrap debian:12``."""
-    parser = Parser("bootstrap", "[OPTIONS] DISTRIBUTION:VERSION", "Make a base image from a distribution's packages")
+    parser = Parser("bootstrap", "[OPTIONS] DISTRIBUTION:VERSION")
     parser.values("--include", help="further packages, separated by commas")
     parser.value("--mirror", help="the archive to take packages from")
     parser.value("--variant", default="minbase", help="mmdebstrap's variant (default minbase)")
     parser.value("-t", "--tag", help="the image's name (default: as the distribution's)")
-    parser.flag("-q", "--quiet")
+    parser.flag("-q", "--quiet", help="say only the image's ID")
     parser.add_argument("distribution")
     options = parser.parse(argv)
     name, suite = _suite(options.distribution)

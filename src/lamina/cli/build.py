@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import os
@@ -13,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from lamina.cli.build_view import build_view
-from lamina.cli.grammar import Parser, UsageError
-from lamina.cli.run import parse_size
+from lamina.cli.grammar import Options, Parser, UsageError, whole
+from lamina.cli.values import extra_host, parse_size
 from lamina.client.client import Client, Response
 from lamina.dockerfile.ignore import IgnoreRules
 from lamina.errors import Conflict, NotFound
@@ -49,7 +48,7 @@ def build(client: Client, argv: list[str]) -> int:
     return 0
 
 
-def _start_local(client: Client, options: argparse.Namespace, *, events: bool) -> Response | None:
+def _start_local(client: Client, options: Options, *, events: bool) -> Response | None:
     """Let a daemon of this machine read the context where it lies; None if there is no such daemon, or no such context."""
     if options.path == "-" or not (client.host or "unix:").startswith("unix:"):
         return None
@@ -69,8 +68,8 @@ def _start_local(client: Client, options: argparse.Namespace, *, events: bool) -
         "no_cache_filter": [name for text in options.no_cache_filter for name in text.split(",")],
         "network": options.network or "",
         "extra_hosts": options.add_host,
-        "shm_size": parse_size(options.shm_size) if options.shm_size else 0,
-        "jobs": int(options.jobs),
+        "shm_size": options.shm_size,
+        "jobs": options.jobs,
         "secrets": dict(map(_secret, options.secret)),
         "ssh": dict(map(_agent, options.ssh)),
         "quiet": options.quiet,
@@ -82,7 +81,7 @@ def _start_local(client: Client, options: argparse.Namespace, *, events: bool) -
         return None
 
 
-def _send(client: Client, options: argparse.Namespace) -> Response:
+def _send(client: Client, options: Options) -> Response:
     """Send the context as a tar, as docker does."""
     if len(options.target) > 1:
         raise UsageError("several --target need a daemon on this machine")
@@ -98,7 +97,7 @@ def _send(client: Client, options: argparse.Namespace) -> Response:
         "extrahosts": options.add_host,
         "pull": options.pull,
         "q": options.quiet,
-        "shmsize": parse_size(options.shm_size) if options.shm_size else "",
+        "shmsize": options.shm_size or "",
         "platform": options.platform,
     }
     return client.request("POST", "/build", query, chunks=chunks)
@@ -153,18 +152,27 @@ def _agent(text: str) -> tuple[str, str]:
 
 
 def _parser() -> Parser:
-    parser = Parser("build", "[OPTIONS] PATH | -", "Build an image from a Dockerfile")
-    for name in ("iidfile", "network", "shm-size", "platform"):
-        parser.value(f"--{name}")
-    parser.value("--jobs", default="4", help="how many steps run at once (default 4)")
+    parser = Parser("build", "[OPTIONS] PATH | -")
+    parser.values("--add-host", convert=extra_host, help="Add a custom host-to-IP mapping (host:ip)")
+    parser.values("--build-arg", help="Set build-time variables")
+    parser.value("-f", "--file", help='Name of the Dockerfile (default "PATH/Dockerfile")')
+    parser.flag("--force-rm", help="Always remove intermediate containers")
+    parser.value("--iidfile", help="Write the image ID to a file")
+    parser.value("--jobs", default=4, convert=whole, metavar="int", help="How many steps run at once (default 4)")
+    parser.values("--label", help="Set metadata for an image")
+    parser.value("--network", help="Networking mode for the RUN instructions")
+    parser.flag("--no-cache", help="Do not use cache when building the image")
+    parser.values("--no-cache-filter", help="Do not cache the stages of these names")
+    parser.value("--platform", help="Set platform if server is multi-platform capable")
     parser.value("--progress", default="auto", help="auto, tty, plain or rawjson")
-    parser.value("-f", "--file")
-    parser.values("-t", "--tag")
-    for name in ("build-arg", "label", "add-host", "target", "no-cache-filter", "secret", "ssh"):
-        parser.values(f"--{name}")
-    for name in ("no-cache", "pull", "rm", "force-rm"):
-        parser.flag(f"--{name}")
-    parser.flag("-q", "--quiet")
+    parser.flag("--pull", help="Always attempt to pull a newer version of the image")
+    parser.flag("-q", "--quiet", help="Suppress the build output and print the image ID on success")
+    parser.flag("--rm", default=True, help="Remove intermediate containers after a successful build (default true)")
+    parser.values("--secret", help="Secret to expose to the build: id=NAME[,src=FILE|env=VARIABLE]")
+    parser.value("--shm-size", default=0, convert=parse_size, metavar="bytes", help="Size of /dev/shm")
+    parser.values("--ssh", help="SSH agent to expose to the build: default or NAME=SOCKET")
+    parser.values("-t", "--tag", help='Name and optionally a tag (in the form "name:tag")')
+    parser.values("--target", help="Stage to build; several are built at once")
     parser.add_argument("path")
     return parser
 

@@ -3,195 +3,243 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
-from collections.abc import Callable
 from typing import Any
 
 from lamina.api.frames import Decoder
-from lamina.cli import streams
-from lamina.cli.grammar import Parser
-from lamina.cli.output import human_size
-from lamina.client.client import Client, filters_json, quoted
-from lamina.errors import LaminaError
+from lamina.cli.each import each
+from lamina.cli.grammar import CommandFailed, Options, Parser, name_and_value, whole
+from lamina.cli.joining import Joining, join
+from lamina.cli.output import confirmed, human_size
+from lamina.cli.streams import show
+from lamina.client.client import Client, Response, filters_json, quoted
+from lamina.errors import NotFound, NotModified
+
+_MANY = "[OPTIONS] CONTAINER [CONTAINER...]"
 
 
 def start(client: Client, argv: list[str]) -> int:
     """``lamina start``."""
-    parser = Parser("start", "[OPTIONS] CONTAINER [CONTAINER...]", "Start one or more stopped containers")
-    parser.flag("-a", "--attach")
-    parser.flag("-i", "--interactive")
-    parser.value("--detach-keys")
+    parser = Parser("start", _MANY)
+    parser.flag("-a", "--attach", help="Attach STDOUT/STDERR and forward signals")
+    parser.value("--detach-keys", help="Override the key sequence for detaching a container")
+    parser.flag("-i", "--interactive", help="Attach container's STDIN")
     parser.add_argument("containers", nargs="+")
     options = parser.parse(argv)
-    if options.attach or options.interactive:
-        return _join(client, options.containers[0], stdin=options.interactive, keys=options.detach_keys, begin=True)
-    return _each(options.containers, lambda name: client.request("POST", f"/containers/{quoted(name)}/start").read())
+    if not options.attach and not options.interactive:
+        failed: list[str] = []
+        code = each(options.containers, lambda name: _start(client, name), failed=failed)
+        if failed:
+            print(f"Error: failed to start containers: {', '.join(failed)}", file=sys.stderr)
+        return code
+    if len(options.containers) > 1:
+        raise CommandFailed("you cannot start and attach multiple containers at once")
+    record = _record(client, options.containers[0])
+    joining = _joining(record, stdin=options.interactive, keys=options.detach_keys, passes_signals=True)
+    if record["HostConfig"].get("AutoRemove"):
+        joining = joining._replace(condition="removed")
+
+    def begin() -> None:
+        with contextlib.suppress(NotModified):
+            _start(client, record["Id"])
+
+    return join(client, joining, begin) or 0
+
+
+def _start(client: Client, name: str) -> None:
+    client.request("POST", f"/containers/{quoted(name)}/start").read()
+
+
+def _record(client: Client, name: str) -> dict[str, Any]:
+    record: dict[str, Any] = client.request("GET", f"/containers/{quoted(name)}/json").json()
+    return record
 
 
 def attach(client: Client, argv: list[str]) -> int:
     """``lamina attach``."""
-    parser = Parser("attach", "[OPTIONS] CONTAINER", "Attach to a running container")
-    parser.flag("--no-stdin")
-    parser.value("--detach-keys")
-    parser.value("--sig-proxy", default="true")
+    parser = Parser("attach", "[OPTIONS] CONTAINER")
+    parser.value("--detach-keys", help="Override the key sequence for detaching a container")
+    parser.flag("--no-stdin", help="Do not attach STDIN")
+    parser.flag("--sig-proxy", default=True, help="Proxy all received signals to the process (default true)")
     parser.add_argument("container")
     options = parser.parse(argv)
-    return _join(client, options.container, stdin=not options.no_stdin, keys=options.detach_keys, begin=False)
+    record = _record(client, options.container)
+    _check_attachable(record["State"])
+    joining = _joining(record, stdin=not options.no_stdin, keys=options.detach_keys, passes_signals=options.sig_proxy)
+    code = join(client, joining._replace(condition="not-running"))
+    if code is None:
+        raise CommandFailed("read escape sequence")
+    return code
 
 
-def _join(client: Client, name: str, *, stdin: bool, keys: str | None, begin: bool) -> int:
-    record = client.request("GET", f"/containers/{quoted(name)}/json").json()
-    container_id, terminal = record["Id"], record["Config"]["Tty"]
-    stdin = stdin and record["Config"]["OpenStdin"]
-    query = {"stream": True, "stdout": True, "stderr": True, "stdin": stdin, "detachKeys": keys}
-    connection, rest = client.hijack(f"/containers/{container_id}/attach", query)
-    waiting = client.request("POST", f"/containers/{container_id}/wait", {"condition": "next-exit"})
-    with contextlib.ExitStack() as stack:
-        if begin:
-            client.request("POST", f"/containers/{container_id}/start").read()
-        if terminal:
-            stack.enter_context(streams.following_size(client, container_id))()
-            if stdin and sys.stdin.isatty():
-                stack.enter_context(streams.raw_terminal())
-        else:
-            stack.enter_context(streams.proxied_signals(client, container_id))
-        streams.carry(connection, rest, terminal=terminal, stdin=stdin)
-        return int(waiting.json()["StatusCode"])
+def _joining(record: dict[str, Any], *, stdin: bool, keys: str | None, passes_signals: bool) -> Joining:
+    return Joining(
+        record["Id"],
+        streams=("stdin", "stdout", "stderr") if stdin and record["Config"]["OpenStdin"] else ("stdout", "stderr"),
+        terminal=record["Config"]["Tty"],
+        detach_keys=keys,
+        passes_signals=passes_signals,
+        condition="next-exit",
+    )
+
+
+def _check_attachable(state: dict[str, Any]) -> None:
+    """Raise CommandFailed for a container whose streams would be waited for for ever."""
+    if not state["Running"]:
+        raise CommandFailed("You cannot attach to a stopped container, start it first")
+    if state["Paused"]:
+        raise CommandFailed("You cannot attach to a paused container, unpause it first")
+    if state["Restarting"]:
+        raise CommandFailed("You cannot attach to a restarting container, wait until it is running")
 
 
 def stop(client: Client, argv: list[str]) -> int:
     """``lamina stop``."""
-    options = _timed("stop", "Stop one or more running containers", argv)
-    query = {"t": options.time, "signal": options.signal}
-    return _each(options.containers, lambda n: client.request("POST", f"/containers/{quoted(n)}/stop", query).read())
+    options = _timed("stop", argv)
+    query = {"t": options.timeout, "signal": options.signal}
+    return each(options.containers, lambda n: client.request("POST", f"/containers/{quoted(n)}/stop", query).read())
 
 
 def restart(client: Client, argv: list[str]) -> int:
     """``lamina restart``."""
-    options = _timed("restart", "Restart one or more containers", argv)
-    query = {"t": options.time, "signal": options.signal}
-    return _each(options.containers, lambda n: client.request("POST", f"/containers/{quoted(n)}/restart", query).read())
+    options = _timed("restart", argv)
+    query = {"t": options.timeout, "signal": options.signal}
+    return each(options.containers, lambda n: client.request("POST", f"/containers/{quoted(n)}/restart", query).read())
 
 
-def _timed(command: str, description: str, argv: list[str]) -> Any:
-    parser = Parser(command, "[OPTIONS] CONTAINER [CONTAINER...]", description)
-    parser.value("-t", "--timeout", "--time")
-    parser.value("-s", "--signal")
+def _timed(command: str, argv: list[str]) -> Options:
+    parser = Parser(command, _MANY)
+    parser.value("-s", "--signal", help="Signal to send to the container")
+    timeout = "Seconds to wait before killing the container"
+    parser.value("-t", "--timeout", "--time", convert=whole, metavar="int", help=timeout)
     parser.add_argument("containers", nargs="+")
-    options = parser.parse(argv)
-    options.time = options.timeout
-    return options
+    return parser.parse(argv)
 
 
 def kill(client: Client, argv: list[str]) -> int:
     """``lamina kill``."""
-    parser = Parser("kill", "[OPTIONS] CONTAINER [CONTAINER...]", "Kill one or more running containers")
-    parser.value("-s", "--signal")
+    parser = Parser("kill", _MANY)
+    parser.value("-s", "--signal", help="Signal to send to the container")
     parser.add_argument("containers", nargs="+")
     options = parser.parse(argv)
     query = {"signal": options.signal}
-    return _each(options.containers, lambda n: client.request("POST", f"/containers/{quoted(n)}/kill", query).read())
+    return each(options.containers, lambda n: client.request("POST", f"/containers/{quoted(n)}/kill", query).read())
 
 
 def wait(client: Client, argv: list[str]) -> int:
     """``lamina wait``."""
-    parser = Parser(
-        "wait", "CONTAINER [CONTAINER...]", "Block until one or more containers stop, then print their exit codes"
-    )
+    parser = Parser("wait", "CONTAINER [CONTAINER...]")
     parser.add_argument("containers", nargs="+")
     options = parser.parse(argv)
 
     def one(name: str) -> str:
         return str(client.request("POST", f"/containers/{quoted(name)}/wait").json()["StatusCode"])
 
-    return _each(options.containers, one, show=lambda name, result: result)
+    return each(options.containers, one, show=lambda name, result: result)
 
 
 def rm(client: Client, argv: list[str]) -> int:
     """``lamina rm``."""
-    parser = Parser("rm", "[OPTIONS] CONTAINER [CONTAINER...]", "Remove one or more containers")
-    parser.flag("-f", "--force")
-    parser.flag("-v", "--volumes")
-    parser.flag("-l", "--link")
+    parser = Parser("rm", _MANY)
+    parser.flag("-f", "--force", help="Force the removal of a running container (uses SIGKILL)")
+    parser.flag("-l", "--link", help="Remove the specified link")
+    parser.flag("-v", "--volumes", help="Remove anonymous volumes associated with the container")
     parser.add_argument("containers", nargs="+")
     options = parser.parse(argv)
     query = {"force": options.force, "v": options.volumes, "link": options.link}
-    return _each(options.containers, lambda n: client.request("DELETE", f"/containers/{quoted(n)}", query).read())
+    return each(
+        options.containers,
+        lambda name: client.request("DELETE", f"/containers/{quoted(name)}", query).read(),
+        is_failure=lambda error: not (options.force and isinstance(error, NotFound)),
+    )
 
 
 def logs(client: Client, argv: list[str]) -> int:
     """``lamina logs``."""
-    parser = Parser("logs", "[OPTIONS] CONTAINER", "Fetch the logs of a container")
-    parser.flag("-f", "--follow")
-    parser.flag("-t", "--timestamps")
-    parser.flag("--details")
-    parser.value("--since")
-    parser.value("--until")
-    parser.value("-n", "--tail", default="all")
+    parser = Parser("logs", "[OPTIONS] CONTAINER")
+    parser.flag("--details", help="Show extra details provided to logs")
+    parser.flag("-f", "--follow", help="Follow log output")
+    parser.value("--since", help='Show logs since a moment ("2013-01-02T13:23:37Z") or for a duration ("42m")')
+    parser.value("-n", "--tail", default="all", help="Number of lines to show from the end of the logs")
+    parser.flag("-t", "--timestamps", help="Show timestamps")
+    parser.value("--until", help="Show logs before a moment, or a duration ago")
     parser.add_argument("container")
     options = parser.parse(argv)
-    record = client.request("GET", f"/containers/{quoted(options.container)}/json").json()
+    record = _record(client, options.container)
     query = {
         "stdout": True,
         "stderr": True,
         "follow": options.follow,
         "timestamps": options.timestamps,
+        "details": options.details,
         "since": options.since,
         "until": options.until,
         "tail": options.tail,
     }
     decoder = None if record["Config"]["Tty"] else Decoder()
     for chunk in client.request("GET", f"/containers/{record['Id']}/logs", query):
-        streams.show_frames(chunk, decoder)
+        show(chunk, decoder)
     return 0
 
 
 def container_prune(client: Client, argv: list[str]) -> int:
     """``lamina container prune``."""
-    parser = Parser("container prune", "[OPTIONS]", "Remove all stopped containers")
-    parser.flag("-f", "--force")
-    parser.values("--filter")
+    parser = Parser("container prune", "[OPTIONS]")
+    parser.values("--filter", convert=name_and_value, metavar="filter", help="Which to remove (until=, label=)")
+    parser.flag("-f", "--force", help="Do not prompt for confirmation")
     options = parser.parse(argv)
     if not options.force and not confirmed("WARNING! This will remove all stopped containers."):
         return 0
     result = client.request("POST", "/containers/prune", {"filters": filters_json(options.filter)}).json()
     if result["ContainersDeleted"]:
         print("Deleted Containers:", *result["ContainersDeleted"], "", sep="\n")
-    print(f"Total reclaimed space: {human_size(result['SpaceReclaimed'])}")
+    print(f"Total reclaimed space: {human_size(result['SpaceReclaimed'], digits=4)}")
     return 0
-
-
-def confirmed(warning: str) -> bool:
-    """Ask before something that cannot be undone."""
-    return input(f"{warning}\nAre you sure you want to continue? [y/N] ").strip().lower() in ("y", "yes")
 
 
 def export(client: Client, argv: list[str]) -> int:
     """``lamina export``."""
-    parser = Parser("export", "[OPTIONS] CONTAINER", "Export a container's filesystem as a tar archive")
-    parser.value("-o", "--output")
+    parser = Parser("export", "[OPTIONS] CONTAINER")
+    parser.value("-o", "--output", help="Write to a file, instead of STDOUT")
     parser.add_argument("container")
     options = parser.parse(argv)
-    from lamina.cli.images import write_archive
-
+    check_output(options.output, "failed to export container")
     return write_archive(client.request("GET", f"/containers/{quoted(options.container)}/export"), options.output)
 
 
-def _each(
-    names: list[str], act: Callable[[str], object], show: Callable[[str, Any], str] = lambda name, result: name
-) -> int:
-    """Do something to each container; a failure of one does not keep the others from it."""
-    code = 0
-    for name in names:
-        try:
-            print(show(name, act(name)), flush=True)
-        except LaminaError as error:
-            if type(error).__name__ == "NotModified":
-                print(name, flush=True)
-                continue
-            print(f"Error response from daemon: {error.message}", file=sys.stderr)
-            code = 1
-    return code
+def check_output(path: str | None, failure: str) -> None:
+    """Refuse to write an archive to a terminal, or where no file can be. Raises CommandFailed, before anything was asked for."""
+    if not path:
+        if sys.stdout.isatty():
+            raise CommandFailed("cowardly refusing to save to a terminal. Use the -o flag or redirect")
+        return
+    directory = os.path.dirname(path)
+    if directory and not os.path.isdir(directory):
+        raise CommandFailed(f"{failure}: invalid output path: stat {directory}: no such file or directory")
+    if os.path.isdir(path):
+        raise CommandFailed(f"{failure}: cannot write to a directory")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise CommandFailed(f"{failure}: cannot write to a character device file")
+
+
+def write_archive(response: Response, output: str | None) -> int:
+    """Write a body to a file, which appears when it is whole, or to standard output."""
+    if not output:
+        for chunk in response:
+            sys.stdout.buffer.write(chunk)
+        sys.stdout.buffer.flush()
+        return 0
+    temporary = f"{output}.tmp-{os.getpid()}"
+    try:
+        with open(temporary, "wb") as file:
+            for chunk in response:
+                file.write(chunk)
+        os.replace(temporary, output)
+    finally:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+    return 0
 
 
 COMMANDS = {
@@ -204,5 +252,5 @@ COMMANDS = {
     "rm": rm,
     "logs": logs,
     "export": export,
-    "container-prune": container_prune,
+    "container prune": container_prune,
 }

@@ -4,62 +4,102 @@ from __future__ import annotations
 
 import os
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from lamina.cli.grammar import Parser, UsageError
-from lamina.cli.output import human_ago, human_size, print_rows, progress_lines, short_id
-from lamina.client.client import Client, Response, filters_json, quoted
-from lamina.errors import LaminaError
+from lamina.cli.grammar import CommandFailed, Parser, name_and_value
+from lamina.cli.output import (
+    Listing,
+    confirmed,
+    go_time,
+    human_ago,
+    human_size,
+    print_rows,
+    progress_lines,
+    rfc3339,
+    short_id,
+    shortened,
+    stderr,
+)
+from lamina.client.client import Client, filters_json, quoted, told
+from lamina.errors import LaminaError, NotFound
 
 _READ_BYTES = 1 << 20
-_COLUMNS = (
-    ("REPOSITORY", "Repository"),
-    ("TAG", "Tag"),
-    ("IMAGE ID", "ID"),
-    ("CREATED", "CreatedSince"),
-    ("SIZE", "Size"),
+_CREATED_BY_LENGTH = 45
+_NONE = "<none>"
+_SYSTEMS = frozenset({"linux", "windows", "freebsd", "darwin"})
+_ARCHITECTURES = frozenset({"amd64", "x86_64", "arm64", "aarch64", "arm", "386", "riscv64", "ppc64le", "s390x"})
+_IMAGES = Listing(
+    {
+        "ID": "IMAGE ID",
+        "Repository": "REPOSITORY",
+        "Tag": "TAG",
+        "Digest": "DIGEST",
+        "CreatedSince": "CREATED",
+        "CreatedAt": "CREATED AT",
+        "Size": "SIZE",
+        "Containers": "CONTAINERS",
+        "VirtualSize": "SIZE",
+        "SharedSize": "SHARED SIZE",
+        "UniqueSize": "UNIQUE SIZE",
+    },
+    kind="*formatter.imageContext",
+    raw="repository: {{.Repository}}\ntag: {{.Tag}}\nimage_id: {{.ID}}\ncreated_at: {{.CreatedAt}}\n"
+    "virtual_size: {{.Size}}\n",
+    raw_quiet="image_id: {{.ID}}",
 )
-_HISTORY = (
-    ("IMAGE", "ID"),
-    ("CREATED", "CreatedSince"),
-    ("CREATED BY", "CreatedBy"),
-    ("SIZE", "Size"),
-    ("COMMENT", "Comment"),
+_HISTORY = Listing(
+    {
+        "ID": "IMAGE",
+        "CreatedSince": "CREATED",
+        "CreatedAt": "CREATED AT",
+        "CreatedBy": "CREATED BY",
+        "Size": "SIZE",
+        "Comment": "COMMENT",
+    },
+    kind="*formatter.historyContext",
 )
 
 
 def images(client: Client, argv: list[str]) -> int:
     """``lamina images``."""
-    parser = Parser("images", "[OPTIONS] [REPOSITORY[:TAG]]", "List images")
-    parser.flag("-a", "--all")
-    parser.flag("-q", "--quiet")
-    parser.flag("--no-trunc")
-    parser.flag("--digests")
-    parser.value("--format")
-    parser.values("-f", "--filter")
+    parser = Parser("images", "[OPTIONS] [REPOSITORY[:TAG]]")
+    parser.flag("-a", "--all", help="Show all images (default hides intermediate images)")
+    parser.flag("--digests", help="Show digests")
+    parser.values("-f", "--filter", convert=name_and_value, metavar="filter", help="Filter output by conditions")
+    parser.value("--format", help="table, table TEMPLATE, json, raw, or a Go template")
+    parser.flag("--no-trunc", help="Don't truncate output")
+    parser.flag("-q", "--quiet", help="Only show image IDs")
+    parser.flag("--tree", help="Show each image with its names below it")
     parser.add_argument("repository", nargs="?")
     options = parser.parse(argv)
     filters = [*options.filter, *([f"reference={options.repository}"] if options.repository else [])]
     found = client.request("GET", "/images/json", {"all": options.all, "filters": filters_json(filters)}).json()
-    rows = [row for item in found for row in _rows(item, full=options.no_trunc)]
-    columns = (*_COLUMNS[:2], ("DIGEST", "Digest"), *_COLUMNS[2:]) if options.digests else _COLUMNS
-    print_rows(rows, columns, format_=options.format, quiet_field="ID" if options.quiet else None)
+    if options.tree:
+        for flag in ("quiet", "no_trunc", "digests", "format"):
+            if getattr(options, flag):
+                raise CommandFailed(f"--{flag.replace('_', '-')} is not yet supported with --tree")
+        _print_tree(found)
+        return 0
+    shows_digests = options.digests or ".Digest" in (options.format or "")
+    rows = [row for item in found for row in _rows(item, full=options.no_trunc, shows_digests=shows_digests)]
+    digest = ("Digest",) if options.digests else ()
+    columns = ("Repository", "Tag", *digest, "ID", "CreatedSince", "Size")
+    print_rows(rows, _IMAGES, columns, form=options.format, quiet=options.quiet)
     return 0
 
 
-def _rows(item: dict[str, Any], *, full: bool) -> Iterator[dict[str, Any]]:
-    digests = dict(text.split("@", 1) for text in item.get("RepoDigests") or [])
-    for name in item["RepoTags"] or ["<none>:<none>"]:
+def _rows(item: dict[str, Any], *, full: bool, shows_digests: bool) -> Iterator[dict[str, Any]]:
+    digests = dict(text.split("@", 1) for text in item.get("RepoDigests") or [] if shows_digests)
+    for name in item["RepoTags"] or [f"{_NONE}:{_NONE}"]:
         repository, _, tag = name.rpartition(":")
         yield {
             "ID": item["Id"] if full else short_id(item["Id"]),
             "Repository": repository,
             "Tag": tag,
-            "Digest": digests.get(repository, "<none>"),
+            "Digest": digests.get(repository, _NONE),
             "CreatedSince": human_ago(item["Created"]),
-            "CreatedAt": time.strftime("%Y-%m-%d %H:%M:%S %z %Z", time.localtime(item["Created"])),
+            "CreatedAt": go_time(item["Created"]),
             "Size": human_size(item["Size"]),
             "VirtualSize": human_size(item["Size"]),
             "SharedSize": "N/A",
@@ -68,37 +108,72 @@ def _rows(item: dict[str, Any], *, full: bool) -> Iterator[dict[str, Any]]:
         }
 
 
+def _print_tree(found: list[dict[str, Any]]) -> None:
+    from lamina.cli.output import print_table
+
+    rows = [["IMAGE", "ID", "DISK USAGE", "IN USE"]]
+    for item in found:
+        first, *others = item["RepoTags"] or [_NONE]
+        in_use = "U" if item.get("Containers", 0) > 0 else ""
+        rows.append([first, short_id(item["Id"]), human_size(item["Size"]), in_use])
+        rows += [[f"├─ {name}" if name != others[-1] else f"└─ {name}", "", "", ""] for name in others]
+    print_table(rows)
+
+
 def history(client: Client, argv: list[str]) -> int:
     """``lamina history``."""
-    parser = Parser("history", "[OPTIONS] IMAGE", "Show the history of an image")
-    parser.flag("-q", "--quiet")
-    parser.flag("--no-trunc")
-    parser.flag("-H", "--human")
-    parser.value("--format")
+    parser = Parser("history", "[OPTIONS] IMAGE")
+    parser.value("--format", help="table, table TEMPLATE, json, or a Go template")
+    parser.flag("-H", "--human", default=True, help="Print sizes and dates in human readable format (default true)")
+    parser.flag("--no-trunc", help="Don't truncate output")
+    parser.value("--platform", convert=platform_json, help="Show history for the given platform")
+    parser.flag("-q", "--quiet", help="Only show image IDs")
     parser.add_argument("image")
     options = parser.parse(argv)
-    rows = []
-    for item in client.request("GET", f"/images/{quoted(options.image)}/history").json():
-        by = item["CreatedBy"].replace("\t", " ")
-        rows.append(
-            {
-                "ID": item["Id"] if options.no_trunc else short_id(item["Id"]),
-                "CreatedSince": human_ago(item["Created"]) if item["Created"] > 0 else "N/A",
-                "CreatedAt": str(item["Created"]),
-                "CreatedBy": by if options.no_trunc or len(by) <= 45 else by[:44] + "…",
-                "Size": human_size(item["Size"]),
-                "Comment": item["Comment"],
-            }
-        )
-    print_rows(rows, _HISTORY, format_=options.format, quiet_field="ID" if options.quiet else None)
+    query = {"platform": options.platform}
+    layers = client.request("GET", f"/images/{quoted(options.image)}/history", query).json()
+    rows = [_layer(item, full=options.no_trunc, human=options.human) for item in layers]
+    created = "CreatedSince" if options.human else "CreatedAt"
+    columns = ("ID", created, "CreatedBy", "Size", "Comment")
+    print_rows(rows, _HISTORY, columns, form=options.format, quiet=options.quiet)
     return 0
+
+
+def _layer(item: dict[str, Any], *, full: bool, human: bool) -> dict[str, Any]:
+    by = item["CreatedBy"].replace("\t", " ")
+    is_known = item["Created"] > 0
+    return {
+        "ID": item["Id"] if full else short_id(item["Id"]),
+        "CreatedSince": human_ago(item["Created"]) if is_known else "N/A",
+        "CreatedAt": rfc3339(item["Created"]) if is_known else "N/A",
+        "CreatedBy": by if full else shortened(by, _CREATED_BY_LENGTH),
+        "Size": human_size(item["Size"]) if human else str(item["Size"]),
+        "Comment": item["Comment"],
+    }
+
+
+def platform_json(text: str) -> str:
+    """``--platform`` as the API takes it, JSON. Raises CommandFailed."""
+    import json
+
+    check_platform(text, "invalid platform: ")
+    parts = text.lower().split("/")
+    if len(parts) == 1:
+        parts = [parts[0], ""] if parts[0] in _SYSTEMS else ["linux", parts[0]]
+    names = ("os", "architecture", "variant")
+    return json.dumps({name: part for name, part in zip(names, parts, strict=False) if part})
+
+
+def check_platform(text: str, prefix: str = "") -> None:
+    """Raise CommandFailed for what is no platform: one word names a system or an architecture that is known."""
+    parts = text.lower().split("/")
+    if len(parts) > 3 or not all(parts) or (len(parts) == 1 and parts[0] not in _SYSTEMS | _ARCHITECTURES):
+        raise CommandFailed(f'{prefix}"{text}": unknown operating system or architecture: invalid argument')
 
 
 def tag(client: Client, argv: list[str]) -> int:
     """``lamina tag``."""
-    parser = Parser(
-        "tag", "SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]", "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE"
-    )
+    parser = Parser("tag", "SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]")
     parser.add_argument("source")
     parser.add_argument("target")
     options = parser.parse(argv)
@@ -115,101 +190,90 @@ def split_tag(text: str) -> tuple[str, str]:
 
 def rmi(client: Client, argv: list[str]) -> int:
     """``lamina rmi``."""
-    parser = Parser("rmi", "[OPTIONS] IMAGE [IMAGE...]", "Remove one or more images")
-    parser.flag("-f", "--force")
-    parser.flag("--no-prune")
+    parser = Parser("rmi", "[OPTIONS] IMAGE [IMAGE...]")
+    parser.flag("-f", "--force", help="Force removal of the image")
+    parser.flag("--no-prune", help="Do not delete untagged parents")
+    parser.values("--platform", convert=platform_json, help="Remove only the given platform variant")
     parser.add_argument("images", nargs="+")
     options = parser.parse(argv)
+    query = {"force": options.force, "noprune": options.no_prune, "platforms": options.platform}
     code = 0
     for name in options.images:
         try:
-            query = {"force": options.force, "noprune": options.no_prune}
             for item in client.request("DELETE", f"/images/{quoted(name)}", query).json():
-                print(*(f"{key}: {value}" for key, value in item.items()))
+                print(*(f"{key}: {value}" for key, value in item.items()), flush=True)
         except LaminaError as error:
-            print(f"Error response from daemon: {error.message}", file=sys.stderr)
-            code = 0 if options.force and type(error).__name__ == "NotFound" else 1
+            stderr(told(error))
+            if not (options.force and isinstance(error, NotFound)):
+                code = 1
     return code
 
 
 def save(client: Client, argv: list[str]) -> int:
     """``lamina save``."""
-    parser = Parser(
-        "save", "[OPTIONS] IMAGE [IMAGE...]", "Save one or more images to a tar archive (streamed to STDOUT by default)"
-    )
-    parser.value("-o", "--output")
+    from lamina.cli.containers import check_output, write_archive
+
+    parser = Parser("save", "[OPTIONS] IMAGE [IMAGE...]")
+    parser.value("-o", "--output", help="Write to a file, instead of STDOUT")
+    parser.value("--platform", convert=platform_json, help="Save only the given platform variant")
     parser.add_argument("images", nargs="+")
     options = parser.parse(argv)
-    if not options.output and sys.stdout.isatty():
-        raise UsageError("cowardly refusing to save to a terminal. Use the -o flag or redirect")
-    return write_archive(client.request("GET", "/images/get", {"names": options.images}), options.output)
-
-
-def write_archive(response: Response, output: str | None) -> int:
-    """Write a body to a file, which appears when it is whole, or to standard output."""
-    if not output:
-        for chunk in response:
-            sys.stdout.buffer.write(chunk)
-        sys.stdout.buffer.flush()
-        return 0
-    temporary = f"{output}.tmp-{os.getpid()}"
-    try:
-        with open(temporary, "wb") as file:
-            for chunk in response:
-                file.write(chunk)
-        os.replace(temporary, output)
-    finally:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
-    return 0
+    check_output(options.output, "failed to save image")
+    query = {"names": options.images, "platform": options.platform}
+    return write_archive(client.request("GET", "/images/get", query), options.output)
 
 
 def load(client: Client, argv: list[str]) -> int:
     """``lamina load``."""
-    parser = Parser("load", "[OPTIONS]", "Load an image from a tar archive or STDIN")
-    parser.value("-i", "--input")
-    parser.flag("-q", "--quiet")
+    parser = Parser("load", "[OPTIONS]")
+    parser.value("-i", "--input", help="Read from tar archive file, instead of STDIN")
+    parser.value("--platform", convert=platform_json, help="Load only the given platform variant")
+    parser.flag("-q", "--quiet", help="Suppress the load output")
     options = parser.parse(argv)
     if not options.input and sys.stdin.isatty():
-        raise UsageError("requested load from stdin, but stdin is empty")
+        raise CommandFailed("requested load from stdin, but stdin is empty")
     with open(options.input, "rb") if options.input else sys.stdin.buffer as source:
         chunks = with_progress(iter(lambda: source.read(_READ_BYTES), b""), "loading", _size_of(source))
-        response = client.request("POST", "/images/load", {"quiet": options.quiet}, chunks=chunks)
+        query = {"quiet": options.quiet, "platform": options.platform}
+        response = client.request("POST", "/images/load", query, chunks=chunks)
     progress_lines(response.lines(), lambda fields: print(fields.get("stream", ""), end=""))
     return 0
 
 
 def import_(client: Client, argv: list[str]) -> int:
     """``lamina import``."""
-    parser = Parser(
-        "import",
-        "[OPTIONS] file|- [REPOSITORY[:TAG]]",
-        "Import the contents from a tarball to create a filesystem image",
-    )
-    parser.values("-c", "--change")
-    parser.value("-m", "--message")
-    parser.value("--platform")
+    parser = Parser("import", "[OPTIONS] file|URL|- [REPOSITORY[:TAG]]")
+    parser.values("-c", "--change", help="Apply Dockerfile instruction to the created image")
+    parser.value("-m", "--message", help="Set commit message for imported image")
+    parser.value("--platform", help="Set platform if server is multi-platform capable")
     parser.add_argument("source")
-    parser.add_argument("name", nargs="?", default="")
+    parser.add_argument("name", nargs="?")
     options = parser.parse(argv)
+    if options.platform:
+        check_platform(options.platform)
+    details = (options.name, options.change, options.message, options.platform)
+    if options.source.startswith(("http://", "https://")):
+        print(import_stream(client, None, *details, source=options.source))
+        return 0
     with open(options.source, "rb") if options.source != "-" else sys.stdin.buffer as source:
         chunks = with_progress(iter(lambda: source.read(_READ_BYTES), b""), "importing", _size_of(source))
-        print(import_stream(client, chunks, options.name, options.change, options.message, options.platform))
+        print(import_stream(client, chunks, *details))
     return 0
 
 
 def import_stream(
     client: Client,
-    chunks: Iterator[bytes],
+    chunks: Iterable[bytes] | None,
     name: str,
     changes: list[str],
     message: str | None = None,
     platform: str | None = None,
+    source: str = "-",
 ) -> str:
-    """Import a root file system's tar; returns the image's ID."""
+    """Import a root file system's tar, from *chunks* or from a URL that the daemon fetches; returns the image's ID."""
     repository, tag_name = split_tag(name)
     query = {
-        "fromSrc": "-",
+        "fromSrc": source,
         "repo": repository,
         "tag": tag_name,
         "changes": changes,
@@ -247,7 +311,7 @@ def _size_of(source: Any) -> int | None:
 
 def verify(client: Client, argv: list[str]) -> int:
     """``lamina verify``."""
-    parser = Parser("verify", "IMAGE [IMAGE...]", "Hash every blob of images again and compare")
+    parser = Parser("verify", "IMAGE [IMAGE...]")
     parser.add_argument("images", nargs="+")
     options = parser.parse(argv)
     code = 0
@@ -265,13 +329,11 @@ def verify(client: Client, argv: list[str]) -> int:
 
 def image_prune(client: Client, argv: list[str]) -> int:
     """``lamina image prune``."""
-    parser = Parser("image prune", "[OPTIONS]", "Remove unused images")
-    parser.flag("-a", "--all")
-    parser.flag("-f", "--force")
-    parser.values("--filter")
+    parser = Parser("image prune", "[OPTIONS]")
+    parser.flag("-a", "--all", help="Remove all unused images, not just dangling ones")
+    parser.values("--filter", convert=name_and_value, metavar="filter", help="Which to remove (until=, label=)")
+    parser.flag("-f", "--force", help="Do not prompt for confirmation")
     options = parser.parse(argv)
-    from lamina.cli.containers import confirmed
-
     what = "all images without at least one container associated to them" if options.all else "all dangling images"
     if not options.force and not confirmed(f"WARNING! This will remove {what}."):
         return 0
@@ -279,7 +341,7 @@ def image_prune(client: Client, argv: list[str]) -> int:
     result = client.request("POST", "/images/prune", {"filters": filters_json(filters)}).json()
     for item in result["ImagesDeleted"] or []:
         print(*(f"{key.lower()}: {value}" for key, value in item.items()))
-    print(f"Total reclaimed space: {human_size(result['SpaceReclaimed'])}")
+    print(f"Total reclaimed space: {human_size(result['SpaceReclaimed'], digits=4)}")
     return 0
 
 
@@ -292,5 +354,5 @@ COMMANDS = {
     "load": load,
     "import": import_,
     "verify": verify,
-    "image-prune": image_prune,
+    "image prune": image_prune,
 }

@@ -2,70 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from lamina.cli.commands import ALIASES, COMMANDS, GROUPS, OWN, command_named
+from lamina.cli.grammar import REMAINDER, CommandFailed, HelpWanted, Options, Parser, UsageError
 from lamina.errors import LaminaError
 
-_COMMANDS = {
-    "build": "build",
-    "run": "run",
-    "create": "run",
-    "start": "containers",
-    "stop": "containers",
-    "restart": "containers",
-    "kill": "containers",
-    "wait": "containers",
-    "logs": "containers",
-    "ps": "ps",
-    "rm": "containers",
-    "attach": "containers",
-    "inspect": "inspect",
-    "images": "images",
-    "history": "images",
-    "tag": "images",
-    "rmi": "images",
-    "save": "images",
-    "load": "images",
-    "import": "images",
-    "export": "containers",
-    "verify": "images",
-    "bootstrap": "bootstrap",
-    "version": "system",
-    "info": "system",
-    "events": "system",
-    "doctor": "system",
-}
-_GROUPS = {
-    "container": {"ls": "ps", "list": "ps", "run": "run", "create": "create", "start": "start", "stop": "stop", "rm": "rm",
-                  "restart": "restart", "kill": "kill", "wait": "wait", "logs": "logs", "attach": "attach",
-                  "inspect": "inspect", "prune": "container-prune"},
-    "image": {"ls": "images", "list": "images", "build": "build", "history": "history", "tag": "tag", "rm": "rmi",
-              "save": "save", "load": "load", "import": "import", "inspect": "inspect", "prune": "image-prune"},
-    "system": {"info": "info", "events": "events"},
-}  # fmt: skip
 _READER_GONE = 141
-_EXTRA = {"container-prune": "containers", "image-prune": "images"}
-_USAGE = """
-Usage:  lamina [OPTIONS] COMMAND
-
-A container engine whose layers are never unpacked; docker's grammar.
-
-Commands:
-  {commands}
-
-Lamina's own:
-  daemon      Run the daemon in the foreground
-  doctor      Tell what this host lacks
-  bootstrap   Make a base image from a distribution's packages
-  verify      Hash an image's layers again
-
-Options:
-  -H, --host string   Daemon to talk to (default: $LAMINA_HOST, $DOCKER_HOST, unix:///run/lamina/lamina.sock)
-  -v, --version       Print the version and quit
-"""
+_INTERRUPTED = 130
+_LOG_LEVELS = (None, "debug", "info", "warn", "warning", "error", "fatal", "panic", "trace")
 
 
 def entry() -> NoReturn:
@@ -73,103 +22,174 @@ def entry() -> NoReturn:
 
     Ended by hand: the interpreter's own end, which takes its modules apart one by one, costs a short command 5 ms of 40.
     """
+    _open_missing_streams()
     code = main()
     try:
         sys.stdout.flush()
         sys.stderr.flush()
     except BrokenPipeError:
         code = code or _READER_GONE
+    except OSError:
+        code = code or 1
     os._exit(code)
+
+
+def _open_missing_streams() -> None:
+    """Open /dev/null for a standard stream that was closed (``<&-``); else the next socket would be taken for it."""
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _dispatch(words)
+        code = _dispatch(words)
+        sys.stdout.flush()
+        return code
+    except HelpWanted as text:
+        print(text)
+        return 0
+    except CommandFailed as error:
+        return _fail(str(error), error.code)
+    except LaminaError as error:
+        from lamina.client.client import told
+
+        return _fail(told(error), 1)
+    except KeyboardInterrupt:
+        return _INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader has gone: nothing more to say
         return _READER_GONE
-    except KeyboardInterrupt:
-        return 130
+    except OSError as error:
+        from lamina.cli.output import described
+
+        return _fail(described(error), 1)
+
+
+def _fail(message: str, code: int) -> int:
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()  # what was printed before the failure is to be read before it
+    print(message, file=sys.stderr)
+    return code
 
 
 def _dispatch(words: list[str]) -> int:
-    host, words = _global_options(words)
-    if not words or words[0] in ("help", "--help", "-h"):
-        print(_USAGE.format(commands=_wrapped(sorted(_COMMANDS))))
-        return 0
-    if words[0] in ("-v", "--version"):
+    parser = _global_parser()
+    options = parser.parse(words)
+    if options.version:
         from importlib.metadata import version
 
         print(f"lamina version {version('lamina')}")
         return 0
+    words = options.words
+    if not words or words == ["help"]:
+        print(_overview(parser))
+        return 0
+    if words[0] == "help":
+        words = [*words[1:], "--help"]
+        if words[0] not in COMMANDS and words[0] not in GROUPS:
+            raise UsageError(f"unknown help topic: {words[0]}")
     if words[0] == "daemon":
         # the daemon is no part of the command line: this process becomes it
         os.execv(sys.executable, [sys.executable, "-m", "lamina.daemon.main", *words[1:]])  # noqa: S606
+    return _run(*_found(words), _host(options))
+
+
+def _found(words: list[str]) -> tuple[str, list[str]]:
+    """The command's name, and its arguments. Raises UsageError or HelpWanted."""
     name, arguments = words[0], words[1:]
-    if name in _GROUPS and arguments and arguments[0] in _GROUPS[name]:
-        name, arguments = _GROUPS[name][arguments[0]], arguments[1:]
-    module = _COMMANDS.get(name) or _EXTRA.get(name)
-    if module is None:
-        print(f"lamina: '{' '.join(words[:1])}' is not a lamina command.\nSee 'lamina --help'", file=sys.stderr)
-        return 1
-    return _run(module, name, arguments, host)
+    group = GROUPS.get(name)
+    if group is None:
+        if name not in COMMANDS:
+            raise UsageError(f"lamina: unknown command: lamina {name}\n\nRun 'lamina --help' for more information")
+        return name, arguments
+    if not arguments:
+        raise CommandFailed(_group_help(name), 0)
+    if arguments[0] in ("--help", "-h"):
+        raise HelpWanted(_group_help(name))
+    if arguments[0] not in group.commands:
+        raise UsageError(
+            f"lamina: unknown command: lamina {name} {arguments[0]}\n\n"
+            f"Usage:  lamina {name}\n\nRun 'lamina {name} --help' for more information"
+        )
+    return group.commands[arguments[0]], arguments[1:]
 
 
-def _run(module: str, name: str, arguments: list[str], host: str | None) -> int:
+def _run(name: str, arguments: list[str], host: str | None) -> int:
     import importlib
 
-    from lamina.cli.grammar import UsageError
     from lamina.client.address import choose_host
     from lamina.client.client import Client
 
-    command = importlib.import_module(f"lamina.cli.{module}").COMMANDS[name]
-    starts_container = name in ("run", "create")
-    try:
-        code: int = command(Client(choose_host(host)), arguments)
-    except UsageError as error:
-        print(error, file=sys.stderr)
-        return 125 if starts_container else 1
-    except LaminaError as error:
-        prefix = "lamina: " if starts_container else ""
-        print(f"{prefix}{_told(error)}", file=sys.stderr)
-        return start_exit_code(error.message) if starts_container else 1
+    command = command_named(name)
+    assert command is not None
+    function = importlib.import_module(f"lamina.cli.{command.module}").COMMANDS[name]
+    code: int = function(Client(choose_host(host)), arguments)
     return code
 
 
-def start_exit_code(message: str) -> int:
-    """The exit code of ``run`` for an error at the start: it follows the message's words, as docker's does."""
-    lowered = message.lower()
-    if "executable file not found" in lowered or ("exec:" in lowered and "no such file or directory" in lowered):
-        return 127
-    if "exec:" in lowered and ("permission denied" in lowered or "is a directory" in lowered):
-        return 126
-    return 125
+def _global_parser() -> Parser:
+    parser = Parser(
+        "", "[OPTIONS] COMMAND [ARG...]", "A container engine whose layers are never unpacked; docker's grammar."
+    )
+    parser.value("--config", help="Location of client config files (lamina has none)")
+    parser.value("-c", "--context", help='Name of the context to use (only "default")')
+    parser.flag("-D", "--debug", help="Enable debug mode")
+    parser.value("-H", "--host", help="Daemon to talk to (default: $LAMINA_HOST, $DOCKER_HOST, the local one)")
+    parser.value("-l", "--log-level", help='Set the logging level ("debug", "info", "warn", "error", "fatal")')
+    parser.flag("--tls", help="Use TLS (not supported)")
+    for name in ("tlscacert", "tlscert", "tlskey"):
+        parser.value(f"--{name}", help="A file of TLS (not supported)")
+    parser.flag("--tlsverify", help="Use TLS and verify the remote (not supported)")
+    parser.flag("-v", "--version", help="Print version information and quit")
+    parser.add_argument("words", nargs=REMAINDER)
+    return parser
 
 
-def _told(error: LaminaError) -> str:
-    unreachable = type(error).__name__ in ("DaemonUnreachable", "ConnectionCut")
-    return error.message if unreachable else f"Error response from daemon: {error.message}"
+def _host(options: Options) -> str | None:
+    """The host that the global options name; refuses those that lamina cannot honour."""
+    if options.tls or options.tlsverify or options.tlscacert or options.tlscert or options.tlskey:
+        raise CommandFailed("TLS is not supported: reach a remote daemon through ssh -L")
+    if options.context not in (None, "default"):
+        raise CommandFailed(f'unable to resolve lamina endpoint: context "{options.context}": context not found')
+    if options.log_level not in _LOG_LEVELS:
+        raise CommandFailed(f"Unable to parse logging level: {options.log_level}")
+    host: str | None = options.host
+    return host
 
 
-def _global_options(words: list[str]) -> tuple[str | None, list[str]]:
-    host = None
-    while words:
-        if words[0] in ("-H", "--host") and len(words) > 1:
-            host, words = words[1], words[2:]
-        elif words[0].startswith("--host="):
-            host, words = words[0].partition("=")[2], words[1:]
-        elif words[0] in ("-D", "--debug"):
-            words = words[1:]
-        else:
-            break
-    return host, words
+def _overview(parser: Parser) -> str:
+    flags = parser.help().partition("\n\nOptions:\n")[2]
+    docker_s = {name: command.description for name, command in COMMANDS.items() if name not in OWN}
+    groups = {name: group.description for name, group in sorted(GROUPS.items())}
+    own = {"daemon": "Run the daemon in the foreground"} | {n: COMMANDS[n].description for n in OWN if n in COMMANDS}
+    parts = [f"Usage:  {parser.usage}\n\n{parser.description}"]
+    for title, entries in (("Commands", docker_s), ("Management Commands", groups), ("Lamina's own", own)):
+        parts.append(f"{title}:\n{_listed(entries)}")
+    return "\n\n".join([*parts, f"Options:\n{flags}", "Run 'lamina COMMAND --help' for more information on a command."])
 
 
-def _wrapped(names: list[str]) -> str:
-    rows = [names[start : start + 6] for start in range(0, len(names), 6)]
-    return "\n  ".join("".join(name.ljust(12) for name in row).rstrip() for row in rows)
+def _group_help(name: str) -> str:
+    group = GROUPS[name]
+    entries = {}
+    for word, command_name in sorted(group.commands.items()):
+        command = command_named(command_name)
+        if command is not None and word not in ALIASES:
+            entries[word] = command.description
+    return (
+        f"Usage:  lamina {name} COMMAND\n\n{group.description}\n\nCommands:\n{_listed(entries)}\n\n"
+        f"Run 'lamina {name} COMMAND --help' for more information on a command."
+    )
+
+
+def _listed(entries: dict[str, str]) -> str:
+    return "\n".join(f"  {name:<11} {description}" for name, description in sorted(entries.items()))
 
 
 if __name__ == "__main__":

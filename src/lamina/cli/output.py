@@ -1,94 +1,180 @@
-"""What commands print: tables, sizes, times, Go templates."""
+"""What commands print: lists as tables, JSON or by Go templates; sizes and times in docker's words."""
 
 from __future__ import annotations
 
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from lamina.cli.grammar import CommandFailed
+
+if TYPE_CHECKING:
+    from lamina.cli.template import Template
+
+_LEAST_COLUMN = 10
+_BETWEEN = 3
+_ELLIPSIS = "…"
+# what Go's JSON escapes, so that it can stand in HTML
+_ESCAPED = str.maketrans({c: f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"})
 
 Row = Mapping[str, Any]
 
 
+class Listing(NamedTuple):
+    """What a command lists: every field's header, Go's name for a row's type, and the template of ``--format raw``."""
+
+    headers: Mapping[str, str]
+    kind: str
+    raw: str | None = None
+    quiet_field: str = "ID"
+    raw_quiet: str | None = None
+
+    def with_size(self) -> Listing:
+        """The same with a size at the end of its raw format."""
+        return self._replace(raw=f"{self.raw}size: {{{{.Size}}}}\n")
+
+
 def print_rows(
-    rows: Sequence[Row], columns: Sequence[tuple[str, str]], *, format_: str | None, quiet_field: str | None = None
+    rows: Sequence[Row], listing: Listing, columns: Sequence[str], *, form: str | None, quiet: bool = False
 ) -> None:
-    """Print rows as docker does: a table of *columns* (header, field), a Go template, JSON, or one field of each."""
-    if quiet_field is not None:
+    """Print rows as ``--format`` and ``--quiet`` say: a table of *columns*, one field of each, JSON, or by a Go template."""
+    if form in (None, "", "table"):
+        if quiet:
+            print(*(row[listing.quiet_field] for row in rows), sep="\n", end="\n" if rows else "")
+            return
+        headers = [listing.headers[field] for field in columns]
+        print_table([headers, *([str(row[field]) for field in columns] for row in rows)])
+        return
+    if form == "json":
         for row in rows:
-            print(row[quiet_field])
+            print(go_json({k: v for k, v in row.items() if not callable(v)}))
         return
-    if format_ == "json":
-        for row in rows:
-            print(json.dumps({k: v for k, v in row.items() if not k.startswith("_")}))
-        return
-    if format_ in (None, "", "table"):
-        print_table([[header for header, _ in columns], *([str(row[field]) for _, field in columns] for row in rows)])
-        return
-    from lamina.cli.template import Template
-
-    assert format_ is not None
-    if format_.startswith("table "):
-        template = Template(format_.removeprefix("table "))
-        headers = {field: header for header, field in columns}
-        lines = [template.render(_Headers(headers)), *(template.render(row) for row in rows)]
-        print_table([line.split("\t") for line in lines])
-        return
-    template = Template(format_)
-    for row in rows:
-        print(template.render(row))
+    if form == "raw" and listing.raw is not None:
+        form = listing.raw_quiet if quiet and listing.raw_quiet else listing.raw
+    _print_by_template(rows, listing, str(form).replace("\\t", "\t").replace("\\n", "\n"))
 
 
-class _Headers(dict[str, str]):
-    """Column headers; a field without one is headed by its own name."""
+def _print_by_template(rows: Sequence[Row], listing: Listing, form: str) -> None:
+    from lamina.cli.template.shapes import Struct, shaped
 
-    def __missing__(self, name: str) -> str:
-        return name.upper()
+    kind = type("Row", (Struct,), {"kind": listing.kind, "is_row": True, "__doc__": "One thing listed."})
+    template = read_template(form.removeprefix("table").lstrip(" ") if form.startswith("table") else form)
+    lines = [render(template, kind(shaped(row))) for row in rows]
+    if form.startswith("table"):
+        headers = {**listing.headers, "Label": _label_header}
+        print_table([line.split("\t") for line in [render(template, headers, is_header=True), *lines]])
+    else:
+        print(*lines, sep="\n", end="\n" if lines else "")
+
+
+def _label_header(name: str) -> str:
+    return name.rpartition(".")[2].replace("-", " ").replace("_", " ")
+
+
+def read_template(text: str) -> Template:
+    """A template. Raises CommandFailed for a malformed one."""
+    from lamina.cli.template import SyntaxFault, Template
+
+    try:
+        return Template(text)
+    except SyntaxFault as fault:
+        raise CommandFailed(f"failed to parse template: {fault}") from None
+
+
+def render(template: Template, value: Any, *, is_header: bool = False) -> str:
+    """A template's text. Raises CommandFailed where it asks for what is not there."""
+    from lamina.cli.template import ExecutionError
+
+    try:
+        return template.render(value, is_header=is_header)
+    except ExecutionError as error:
+        raise CommandFailed(f"failed to execute template: {error}") from None
 
 
 def print_table(rows: Sequence[Sequence[str]]) -> None:
-    """Columns three blanks apart, the last one ragged."""
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    """Columns three blanks apart and at least ten wide, the last one ragged (Go's text/tabwriter, as docker sets it)."""
+    columns = max(len(row) for row in rows)
+    widths = [
+        max(_LEAST_COLUMN, *(len(row[column]) + _BETWEEN for row in rows if column < len(row) - 1))
+        for column in range(columns - 1)
+    ]
     for row in rows:
-        cells = [cell.ljust(width + 3) for cell, width in zip(row[:-1], widths[:-1], strict=True)]
-        print("".join(cells) + row[-1])
+        print("".join(cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=False)) + row[-1])
 
 
-def human_size(size: float) -> str:
-    """docker's decimal sizes: four digits at most, such as 1.09GB (go-units, HumanSize)."""
-    units = ("B", "kB", "MB", "GB", "TB", "PB")
+def go_json(value: Any) -> str:
+    """JSON as Go writes it: compact, keys sorted, fit to stand in HTML."""
+    return json.dumps(value, separators=(",", ":"), sort_keys=True, ensure_ascii=False).translate(_ESCAPED)
+
+
+def go_quoted(text: str) -> str:
+    """Text in double quotes, as Go's strconv.Quote has it."""
+    named = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
+    return '"' + "".join(named.get(c) or (c if c.isprintable() else f"\\x{ord(c):02x}") for c in text) + '"'
+
+
+def shortened(text: str, length: int) -> str:
+    """Text of at most *length* characters, an ellipsis for what is cut."""
+    return text if len(text) <= length else text[: length - 1] + _ELLIPSIS
+
+
+def joined_labels(labels: Mapping[str, str] | None) -> str:
+    """Labels in a cell."""
+    return ",".join(f"{k}={v}" for k, v in sorted((labels or {}).items()))
+
+
+def human_size(size: float, digits: int = 3) -> str:
+    """docker's decimal sizes, such as 1.09GB (go-units, HumanSizeWithPrecision)."""
+    return _in_units(size, 1000, ("B", "kB", "MB", "GB", "TB", "PB"), digits)
+
+
+def human_binary_size(size: float) -> str:
+    """Sizes by powers of 1,024, such as 23.54GiB (go-units, BytesSize)."""
+    return _in_units(size, 1024, ("B", "KiB", "MiB", "GiB", "TiB", "PiB"), 4)
+
+
+def _in_units(size: float, base: int, units: Sequence[str], digits: int) -> str:
     index = 0
-    while size >= 1000 and index < len(units) - 1:
-        size /= 1000
+    while size >= base and index < len(units) - 1:
+        size /= base
         index += 1
-    return f"{size:.3g}{units[index]}" if size < 100 or index == 0 else f"{size:.0f}{units[index]}"
+    return f"{size:.{digits}g}{units[index]}" if size < 10 ** (digits - 1) else f"{size:.0f}{units[index]}"
 
 
 def human_ago(seconds: float) -> str:
-    """``5 minutes ago`` (go-units, HumanDuration)."""
+    """``5 minutes ago``, of a moment in seconds since 1970."""
     return f"{human_duration(time.time() - seconds)} ago"
 
 
 def human_duration(seconds: float) -> str:
-    """A length of time in docker's words."""
+    """A length of time in docker's words (go-units, HumanDuration)."""
+    minutes, hours = int(seconds // 60), int(seconds / 3600 + 0.5)
     if seconds < 1:
         return "Less than a second"
-    steps: tuple[tuple[float, float, str], ...] = (
-        (60, 1, "second"),
-        (3600, 60, "minute"),
-        (48 * 3600, 3600, "hour"),
-        (14 * 86400, 86400, "day"),
-        (60 * 86400, 7 * 86400, "week"),
-        (730 * 86400, 30 * 86400, "month"),
-    )
-    for limit, size, unit in steps:
-        if seconds < limit:
-            count = int(seconds // size)
-            if count == 1:
-                return {"second": "1 second", "minute": "About a minute", "hour": "About an hour"}[unit]
-            return f"{count} {unit}s"
-    return f"{int(seconds // (365 * 86400))} years"
+    if seconds < 60:
+        return "1 second" if seconds < 2 else f"{int(seconds)} seconds"
+    if minutes < 60:
+        return "About a minute" if minutes == 1 else f"{minutes} minutes"
+    if hours < 48:
+        return "About an hour" if hours == 1 else f"{hours} hours"
+    for limit, unit, name in ((14, 1, "days"), (60, 7, "weeks"), (730, 30, "months")):
+        if hours < limit * 24:
+            return f"{hours // 24 // unit} {name}"
+    return f"{int(seconds // 86400) // 365} years"
+
+
+def go_time(seconds: float) -> str:
+    """A moment as Go prints it: ``2026-11-25 01:43:36 +0000 UTC``."""
+    return time.strftime("%Y-%m-%d %H:%M:%S %z %Z", time.localtime(seconds))
+
+
+def rfc3339(seconds: float) -> str:
+    """A moment in seconds, with this host's zone: ``2026-11-25T01:43:36Z``."""
+    local = time.localtime(seconds)
+    zone = time.strftime("%z", local)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", local) + ("Z" if zone == "+0000" else f"{zone[:3]}:{zone[3:]}")
 
 
 def short_id(text: str) -> str:
@@ -101,12 +187,22 @@ def stderr(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-def progress_lines(lines: Any, show: Callable[[dict[str, Any]], None]) -> None:
-    """Hand each JSON line of a stream to *show*; an error in the stream is raised."""
-    from lamina.errors import LaminaError
+def described(error: OSError) -> str:
+    """A failed system call as Go words it: ``open /nosuch: no such file or directory``."""
+    what = (error.strerror or str(error)).lower()
+    return f"open {error.filename}: {what}" if error.filename else what
 
+
+def confirmed(warning: str) -> bool:
+    """Ask before something that cannot be undone."""
+    return input(f"{warning}\nAre you sure you want to continue? [y/N] ").strip().lower() in ("y", "yes")
+
+
+def progress_lines(lines: Iterable[bytes], show: Callable[[dict[str, Any]], None]) -> None:
+    """Hand each JSON line of a stream to *show*. Raises CommandFailed for an error in the stream, with its code."""
     for line in lines:
         fields = json.loads(line)
         if "error" in fields:
-            raise LaminaError(str(fields["error"]))
+            code = (fields.get("errorDetail") or {}).get("code")
+            raise CommandFailed(str(fields["error"]), code or 1)
         show(fields)

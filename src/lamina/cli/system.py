@@ -3,46 +3,111 @@
 from __future__ import annotations
 
 import json
-import time
+import os
 from importlib.metadata import version as package_version
 from typing import Any
 
 from lamina.api.versions import CURRENT
-from lamina.cli.grammar import Parser
-from lamina.cli.output import human_size
-from lamina.client.client import Client, filters_json
+from lamina.cli.grammar import CommandFailed, Parser, name_and_value
+from lamina.cli.output import (
+    Listing,
+    human_ago,
+    human_binary_size,
+    human_size,
+    print_rows,
+    print_table,
+    rfc3339,
+    short_id,
+    stderr,
+)
+from lamina.client.client import Client, filters_json, told
+from lamina.errors import LaminaError
+
+_SYNTAX_FAULT = 64
+_NO_COLON = object()
+_FORMAT = "json, or a Go template"
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+_DISK_USE = Listing(
+    {"Type": "TYPE", "TotalCount": "TOTAL", "Active": "ACTIVE", "Size": "SIZE", "Reclaimable": "RECLAIMABLE"},
+    kind="*formatter.diskUsageContext",
+)
 
 
 def version(client: Client, argv: list[str]) -> int:
     """``lamina version``."""
-    parser = Parser("version", "[OPTIONS]", "Show the lamina version information")
-    parser.value("-f", "--format")
+    parser = Parser("version", "[OPTIONS]")
+    parser.value("-f", "--format", help=_FORMAT)
     options = parser.parse(argv)
-    own: dict[str, Any] = {"Version": package_version("lamina"), "ApiVersion": CURRENT, "Os": "linux"}
-    facts = {"Client": own, "Server": client.request("GET", "/version").json()}
+    failure = None
+    try:
+        server = client.request("GET", "/version").json()
+    except LaminaError as error:
+        server, failure = None, told(error)
+    facts = {"Client": _own_version(), "Server": server}
     if options.format:
-        _render(facts, options.format)
-        return 0
-    for side, values in facts.items():
-        print(f"{side}:")
-        for key in ("Version", "ApiVersion", "MinAPIVersion", "Os", "Arch", "KernelVersion"):
-            if values.get(key):
-                print(f" {key + ':':<18}{values[key]}")
-        for component in values.get("Components") or []:
-            print(f" {component['Name'] + ':':<18}{component['Version']}")
+        _render(facts, options.format, "system.versionInfo", name="version")
+    else:
+        print(_version_text(facts))
+    if failure is not None:
+        raise CommandFailed(failure)
     return 0
+
+
+def _own_version() -> dict[str, Any]:
+    machine = os.uname().machine
+    return {
+        "Version": package_version("lamina"),
+        "ApiVersion": CURRENT,
+        "DefaultAPIVersion": CURRENT,
+        "GitCommit": "",
+        "GoVersion": "",
+        "Os": "linux",
+        "Arch": _ARCHITECTURES.get(machine, machine),
+        "BuildTime": "",
+        "Context": "default",
+    }
+
+
+def _version_text(facts: dict[str, Any]) -> str:
+    own, server = facts["Client"], facts["Server"]
+    lines = ["Client:"]
+    lines += [
+        f" {label + ':':<18} {own[key]}" for label, key in (("Version", "Version"), ("API version", "ApiVersion"))
+    ]
+    lines += [f" {'OS/Arch:':<18} {own['Os']}/{own['Arch']}", f" {'Context:':<18} {own['Context']}"]
+    if server is None:
+        return "\n".join(lines)
+    engine, *others = server["Components"]
+    lines += ["", f"Server: {server['Platform']['Name']}", " Engine:", f"  {'Version:':<17} {engine['Version']}"]
+    api = f"{server['ApiVersion']} (minimum version {server['MinAPIVersion']})"
+    lines += [f"  {'API version:':<17} {api}", f"  {'OS/Arch:':<17} {server['Os']}/{server['Arch']}"]
+    lines.append(f"  {'Experimental:':<17} {str(server.get('Experimental', False)).lower()}")
+    for component in others:
+        lines += [f" {component['Name']}:", f"  {'Version:':<17} {component['Version']}"]
+    return "\n".join(lines)
 
 
 def info(client: Client, argv: list[str]) -> int:
     """``lamina info``."""
-    parser = Parser("info", "[OPTIONS]", "Display system-wide information")
-    parser.value("-f", "--format")
+    parser = Parser("info", "[OPTIONS]")
+    parser.value("-f", "--format", help=_FORMAT)
     options = parser.parse(argv)
     facts = client.request("GET", "/info").json()
+    own = {"Version": package_version("lamina"), "Context": "default", "Debug": False, "Plugins": [], "Warnings": None}
     if options.format:
-        _render(facts, options.format)
+        _render({**facts, "ClientInfo": own}, options.format, "system.dockerInfo")
         return 0
-    rows = (
+    print(f"Client:\n Version:    {own['Version']}\n Context:    default\n Debug Mode: false\n\nServer:")
+    print("\n".join(_info_lines(facts)))
+    print()
+    for warning in facts.get("Warnings") or []:
+        stderr(warning)
+    return 0
+
+
+def _info_lines(facts: dict[str, Any]) -> list[str]:
+    plugins = facts["Plugins"]
+    rows: list[tuple[str, Any]] = [
         ("Containers", facts["Containers"]),
         (" Running", facts["ContainersRunning"]),
         (" Paused", facts["ContainersPaused"]),
@@ -50,51 +115,177 @@ def info(client: Client, argv: list[str]) -> int:
         ("Images", facts["Images"]),
         ("Server Version", facts["ServerVersion"]),
         ("Storage Driver", facts["Driver"]),
+        *((f" {name}", value) for name, value in facts["DriverStatus"]),
         ("Logging Driver", facts["LoggingDriver"]),
         ("Cgroup Driver", facts["CgroupDriver"]),
         ("Cgroup Version", facts["CgroupVersion"]),
+        ("Plugins", None),
+        *((f" {kind}", " ".join(plugins[kind])) for kind in ("Volume", "Network", "Log")),
+        ("Swarm", facts["Swarm"]["LocalNodeState"]),
+        ("Runtimes", " ".join(facts["Runtimes"])),
         ("Default Runtime", facts["DefaultRuntime"]),
+        ("Init Binary", facts["InitBinary"]),
+        (f"{facts['DefaultRuntime']} version", facts["RuncCommit"]["ID"]),
+        ("init version", facts["InitCommit"]["ID"]),
+        ("Security Options", None),
+        *_security_rows(facts["SecurityOptions"]),
         ("Kernel Version", facts["KernelVersion"]),
         ("Operating System", facts["OperatingSystem"]),
+        ("OSType", facts["OSType"]),
         ("Architecture", facts["Architecture"]),
         ("CPUs", facts["NCPU"]),
-        ("Total Memory", human_size(facts["MemTotal"])),
-        ("Root Dir", facts["DockerRootDir"]),
-    )
-    for name, value in rows:
-        print(f"{name}: {value}")
-    for warning in facts.get("Warnings") or []:
-        print(warning)
-    return 0
+        ("Total Memory", human_binary_size(facts["MemTotal"])),
+        ("Name", facts["Name"]),
+        ("ID", facts["ID"]),
+        ("Docker Root Dir", facts["DockerRootDir"]),
+        ("Debug Mode", str(facts["Debug"]).lower()),
+        ("Experimental", str(facts["ExperimentalBuild"]).lower()),
+        ("Insecure Registries", None),
+        *((f" {block}", _NO_COLON) for block in facts["RegistryConfig"]["InsecureRegistryCIDRs"]),
+        ("Live Restore Enabled", str(facts["LiveRestoreEnabled"]).lower()),
+    ]
+    return [f" {name}" + ("" if value is _NO_COLON else ":" if value is None else f": {value}") for name, value in rows]
+
+
+def _security_rows(options: list[str]) -> list[tuple[str, Any]]:
+    """``name=seccomp,profile=builtin`` as a line, and one for what it says more."""
+    rows: list[tuple[str, Any]] = []
+    for option in options:
+        name, *others = (part.partition("=")[2] for part in option.split(","))
+        keys = [part.partition("=")[0].title() for part in option.split(",")][1:]
+        rows.append((f" {name}", _NO_COLON))
+        rows += [(f"  {key}", value) for key, value in zip(keys, others, strict=True)]
+    return rows
 
 
 def events(client: Client, argv: list[str]) -> int:
     """``lamina events``."""
-    parser = Parser("events", "[OPTIONS]", "Get real time events from the server")
-    parser.value("--since")
-    parser.value("--until")
-    parser.value("--format")
-    parser.values("-f", "--filter")
+    parser = Parser("events", "[OPTIONS]")
+    parser.values("-f", "--filter", convert=name_and_value, metavar="filter", help="Filter output by conditions")
+    parser.value("--format", help=_FORMAT)
+    parser.value("--since", help="Show all events created since a moment, or for a duration")
+    parser.value("--until", help="Stream events until this moment")
     options = parser.parse(argv)
+    show = _event_line if not options.format else _event_form(options.format)
     query = {"since": options.since, "until": options.until, "filters": filters_json(options.filter)}
     for line in client.request("GET", "/events", query).lines():
-        event = json.loads(line)
-        if options.format:
-            _render(event, options.format)
-            continue
-        seconds, nanoseconds = divmod(event["timeNano"], 1_000_000_000)
-        stamp = (
-            time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(seconds)) + f".{nanoseconds:09d}" + time.strftime("%z")
-        )
-        attributes = ", ".join(f"{k}={v}" for k, v in sorted(event["Actor"]["Attributes"].items()))
-        print(f"{stamp} {event['Type']} {event['Action']} {event['Actor']['ID']} ({attributes})", flush=True)
+        print(show(json.loads(line)), flush=True)
     return 0
+
+
+def _event_line(event: dict[str, Any]) -> str:
+    seconds, nanoseconds = divmod(event["timeNano"], 1_000_000_000)
+    moment = rfc3339(seconds)
+    stamp = f"{moment[:19]}.{nanoseconds:09d}{moment[19:]}"
+    attributes = ", ".join(f"{k}={v}" for k, v in sorted(event["Actor"]["Attributes"].items()))
+    return f"{stamp} {event['Type']} {event['Action']} {event['Actor']['ID']}" + (
+        f" ({attributes})" if attributes else ""
+    )
+
+
+def _event_form(form: str) -> Any:
+    """How ``--format`` prints an event: whole as JSON, or by a template, which knows its fields by Go's names."""
+    if form == "json":
+        return lambda event: json.dumps(event, separators=(",", ":"), ensure_ascii=False)
+    from lamina.cli.template import SyntaxFault, Template, TemplateFault
+    from lamina.cli.template.shapes import Struct, shaped
+
+    kind = type("Message", (Struct,), {"kind": "*events.Message", "__doc__": "An event."})
+    try:
+        template = Template(form)
+    except SyntaxFault as fault:
+        raise CommandFailed(f"Error parsing format: {fault}", _SYNTAX_FAULT) from None
+
+    def show(event: dict[str, Any]) -> str:
+        try:
+            return template.render(kind(shaped(event)))
+        except TemplateFault as fault:
+            raise CommandFailed(f"Error parsing format: {fault}") from None
+
+    return show
+
+
+def system_df(client: Client, argv: list[str]) -> int:
+    """``lamina system df``."""
+    parser = Parser("system df", "[OPTIONS]")
+    parser.value("--format", help="table, table TEMPLATE, json, or a Go template")
+    parser.flag("-v", "--verbose", help="Show detailed information on space usage")
+    options = parser.parse(argv)
+    if options.verbose and options.format:
+        raise CommandFailed("the verbose and the format options conflict")
+    use = client.request("GET", "/system/df").json()
+    if options.verbose:
+        _print_details(use)
+        return 0
+    rows = [_images_row(use), _containers_row(use["Containers"] or []), _volumes_row(use["Volumes"] or [])]
+    cache = use["BuildCache"] or []
+    rows.append(_use_row("Build Cache", len(cache), 0, sum(c["Size"] for c in cache), sum(c["Size"] for c in cache)))
+    print_rows(rows, _DISK_USE, tuple(_DISK_USE.headers), form=options.format)
+    return 0
+
+
+def _use_row(
+    kind: str, total: int, active: int, size: float, reclaimable: float, *, percent: bool = True
+) -> dict[str, str]:
+    share = f" ({int(reclaimable * 100 / size)}%)" if percent and size > 0 else ""
+    return {
+        "Type": kind,
+        "TotalCount": str(total),
+        "Active": str(active),
+        "Size": human_size(size, digits=4),
+        "Reclaimable": human_size(reclaimable, digits=4) + share,
+    }
+
+
+def _images_row(use: dict[str, Any]) -> dict[str, str]:
+    images = use["Images"] or []
+    used = [image for image in images if image["Containers"] > 0]
+    kept = sum(i["Size"] - i["SharedSize"] for i in used if i["Size"] >= 0 and i["SharedSize"] >= 0)
+    return _use_row("Images", len(images), len(used), use["LayersSize"], max(use["LayersSize"] - kept, 0))
+
+
+def _containers_row(containers: list[dict[str, Any]]) -> dict[str, str]:
+    active = [c for c in containers if c["State"] in ("running", "paused", "restarting")]
+    size = sum(c.get("SizeRw", 0) for c in containers)
+    return _use_row("Containers", len(containers), len(active), size, size - sum(c.get("SizeRw", 0) for c in active))
+
+
+def _volumes_row(volumes: list[dict[str, Any]]) -> dict[str, str]:
+    sizes = [(v.get("UsageData") or {}).get("Size", 0) for v in volumes]
+    references = [(v.get("UsageData") or {}).get("RefCount", 0) for v in volumes]
+    unused = sum(size for size, count in zip(sizes, references, strict=True) if count == 0)
+    return _use_row("Local Volumes", len(volumes), sum(1 for count in references if count > 0), sum(sizes), unused)
+
+
+def _print_details(use: dict[str, Any]) -> None:
+    images = [["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE", "SHARED SIZE", "UNIQUE SIZE", "CONTAINERS"]]
+    for item in use["Images"] or []:
+        repository, _, tag = (item["RepoTags"] or ["<none>:<none>"])[0].rpartition(":")
+        row = [repository, tag, short_id(item["Id"]), human_ago(item["Created"])]
+        sizes = (item["Size"], item["SharedSize"], item["Size"] - item["SharedSize"])
+        images.append([*row, *map(human_size, sizes), str(item["Containers"])])
+    containers = [["CONTAINER ID", "IMAGE", "COMMAND", "LOCAL VOLUMES", "SIZE", "CREATED", "STATUS", "NAMES"]]
+    for item in use["Containers"] or []:
+        local = sum(1 for mount in item.get("Mounts") or [] if mount["Type"] == "volume")
+        names = ",".join(name.removeprefix("/") for name in item["Names"])
+        row = [item["Id"][:12], item["Image"], item["Command"], str(local), human_size(item.get("SizeRw", 0))]
+        containers.append([*row, human_ago(item["Created"]), item["Status"], names])
+    volumes = [["VOLUME NAME", "LINKS", "SIZE"]]
+    for item in use["Volumes"] or []:
+        usage = item.get("UsageData") or {}
+        volumes.append([item["Name"], str(usage.get("RefCount", 0)), human_size(usage.get("Size", 0))])
+    for title, rows in (("Images", images), ("Containers", containers), ("Local Volumes", volumes)):
+        print(f"{title} space usage:\n")
+        print_table(rows)
+        print()
+    print(f"Build cache usage: {human_size(sum(c['Size'] for c in use['BuildCache'] or []))}\n")
+    print_table([["CACHE ID", "CACHE TYPE", "SIZE", "CREATED", "LAST USED", "USAGE", "SHARED"]])
 
 
 def doctor(client: Client, argv: list[str]) -> int:
     """``lamina doctor``: asks this host, not the daemon."""
-    parser = Parser("doctor", "[OPTIONS]", "Tell what this host lacks to run lamina")
-    parser.value("--root", default="/var/lib/lamina")
+    parser = Parser("doctor", "[OPTIONS]")
+    parser.value("--root", default="/var/lib/lamina", help="Where the daemon keeps its state")
     options = parser.parse(argv)
     from pathlib import Path
 
@@ -108,13 +299,22 @@ def doctor(client: Client, argv: list[str]) -> int:
     return code
 
 
-def _render(value: Any, form: str) -> None:
+def _render(value: dict[str, Any], form: str, kind: str, *, name: str = "") -> None:
+    """Print one thing as JSON or by a template; *kind* is Go's name of its type."""
     if form == "json":
-        print(json.dumps(value))
+        print(json.dumps(value, separators=(",", ":"), ensure_ascii=False))
         return
-    from lamina.cli.template import Template
+    from lamina.cli.template import ExecutionError, SyntaxFault, Template
+    from lamina.cli.template.shapes import Struct, shaped
 
-    print(Template(form).render(value))
+    struct = type("Facts", (Struct,), {"kind": kind, "__doc__": "What is printed."})
+    try:
+        print(Template(form, name).render(struct(shaped(value))))
+    except SyntaxFault as fault:
+        raise CommandFailed(f"template parsing error: {fault}", _SYNTAX_FAULT) from None
+    except ExecutionError as error:
+        print()
+        raise CommandFailed(str(error)) from None
 
 
-COMMANDS = {"version": version, "info": info, "events": events, "doctor": doctor}
+COMMANDS = {"version": version, "info": info, "events": events, "system df": system_df, "doctor": doctor}

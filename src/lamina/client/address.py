@@ -11,7 +11,11 @@ from lamina.errors import InvalidArgument, Unavailable
 
 DEFAULT_SOCKET = "/run/lamina/lamina.sock"
 _LOG = "/run/lamina/daemon.log"
+_LOCK = "/run/lamina/start.lock"
+_DAEMON = (sys.executable, "-m", "lamina.daemon.main")
 _START_TIMEOUT_S = 15.0
+_GIVEN_WAY_S = 3.0
+_PAUSE_S = 0.05
 
 
 class DaemonUnreachable(Unavailable):
@@ -19,6 +23,13 @@ class DaemonUnreachable(Unavailable):
 
     def __init__(self, host: str) -> None:
         super().__init__(f"Cannot connect to the lamina daemon at {host}. Is the lamina daemon running?")
+
+
+class InvalidHost(InvalidArgument):
+    """The daemon's address is of no kind that is known."""
+
+    def __init__(self, host: str) -> None:
+        super().__init__(f"unable to parse docker host `{host}`")
 
 
 def choose_host(option: str | None) -> str | None:
@@ -29,7 +40,7 @@ def choose_host(option: str | None) -> str | None:
 def connect(host: str | None) -> socket.socket:
     """Connect to a daemon; with no host named, to the default socket, where one is started if none answers.
 
-    Raises DaemonUnreachable or InvalidArgument.
+    Raises DaemonUnreachable or InvalidHost.
     """
     if host is not None:
         return _connect_to(host)
@@ -55,30 +66,46 @@ def _connect_to(host: str) -> socket.socket:
             return socket.create_connection((name or "127.0.0.1", int(port)))
     except (OSError, ValueError) as error:
         raise DaemonUnreachable(host) from error
-    raise InvalidArgument(f"unable to parse docker host `{host}`")
+    raise InvalidHost(host)
 
 
 def _start_daemon() -> None:
-    """Start a daemon of its own session, and return when it listens."""
+    """Have one daemon, in a session of its own, and return when it listens. Raises DaemonUnreachable.
+
+    Of several commands that find no daemon at the same time one starts it; the others wait at the lock, and then find it.
+    """
+    import fcntl
+
+    os.makedirs(os.path.dirname(_LOG), exist_ok=True)
+    with open(_LOCK, "ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not _listens():
+            sys.stderr.write(f"lamina: starting the daemon in the background (log: {_LOG})\n")
+            _launch()
+
+
+def _launch() -> None:
     import subprocess
 
-    sys.stderr.write(f"lamina: starting the daemon in the background (log: {_LOG})\n")
-    os.makedirs(os.path.dirname(_LOG), exist_ok=True)
     with open(_LOG, "ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "lamina.daemon.main"],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            cwd="/",
+            _DAEMON, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/"
         )
     deadline = time.monotonic() + _START_TIMEOUT_S
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            _connect_to(f"unix://{DEFAULT_SOCKET}").close()
-        except DaemonUnreachable:
-            time.sleep(0.05)
-        else:
-            return
-    raise DaemonUnreachable(f"unix://{DEFAULT_SOCKET} (see {_LOG})")
+    has_ended = False
+    while not _listens():
+        if time.monotonic() >= deadline:
+            raise DaemonUnreachable(f"unix://{DEFAULT_SOCKET} (see {_LOG})")
+        if not has_ended and process.poll() is not None:
+            # it failed, or gave way to one that was started by hand and does not listen yet
+            has_ended = True
+            deadline = min(deadline, time.monotonic() + _GIVEN_WAY_S)
+        time.sleep(_PAUSE_S)
+
+
+def _listens() -> bool:
+    try:
+        _connect_to(f"unix://{DEFAULT_SOCKET}").close()
+    except DaemonUnreachable:
+        return False
+    return True

@@ -14,8 +14,8 @@ import httptools
 
 from lamina.api.errors import error_from
 from lamina.api.versions import CURRENT
-from lamina.client.address import connect
-from lamina.errors import Unavailable
+from lamina.client.address import DaemonUnreachable, InvalidHost, connect
+from lamina.errors import LaminaError, Unavailable
 
 _READ_BYTES = 256 << 10
 
@@ -27,6 +27,21 @@ class ConnectionCut(Unavailable):
 
     def __init__(self) -> None:
         super().__init__("the daemon closed the connection before its answer was complete")
+
+
+class NotHTTP(Unavailable):
+    """What answers at the daemon's address speaks something else."""
+
+    def __init__(self, reason: object) -> None:
+        super().__init__(f"the daemon's answer is not HTTP: {reason}")
+
+
+_OWN = (DaemonUnreachable, InvalidHost, ConnectionCut, NotHTTP)
+
+
+def told(error: LaminaError) -> str:
+    """An error as docker's clients tell it: what the daemon said is marked as such, what befell the client is not."""
+    return error.message if isinstance(error, _OWN) else f"Error response from daemon: {error.message}"
 
 
 class Response:
@@ -90,7 +105,10 @@ class Response:
 
     def _receive(self) -> None:
         """Take the next bytes; the connection is closed with the last ones."""
-        data = self._connection.recv(_READ_BYTES)
+        try:
+            data = self._connection.recv(_READ_BYTES)
+        except ConnectionError:
+            data = b""
         if not data:
             self._connection.close()
             raise ConnectionCut
@@ -103,7 +121,7 @@ class Response:
             self._complete = self._upgraded = True
         except httptools.HttpParserError as error:
             self._connection.close()
-            raise Unavailable(f"the daemon's answer is not HTTP: {error}") from error
+            raise NotHTTP(error) from error
 
 
 class Client:
@@ -151,14 +169,10 @@ def quoted(name: str) -> str:
 
 
 def filters_json(pairs: Iterable[str]) -> str:
-    """``--filter`` options as the API's parameter; empty for none."""
+    """Filters, each ``name=value``, as the API's parameter; empty for none."""
     values: dict[str, list[str]] = {}
     for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals:
-            raise Unavailable(
-                f'invalid argument {pair!r} for "-f, --filter" flag: bad format of filter (expected name=value)'
-            )
+        name, _, value = pair.partition("=")
         values.setdefault(name.strip().lower(), []).append(value.strip())
     return json.dumps(values) if values else ""
 

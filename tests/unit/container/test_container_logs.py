@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from lamina.container.detach import DetachKeys, parse_detach_keys
 from lamina.container.logs import LogQuery, read_logs
-from lamina.container.streams import DetachKeys, parse_detach_keys
 from lamina.container.times import InvalidTime, parse_moment, parse_rfc3339, rfc3339
 
 STAMP = "2026-11-23T10:00:{:02}.000000001+00:00"

@@ -12,6 +12,7 @@ from lamina.api import frames
 from lamina.api.filters import Filters
 from lamina.container.config import ContainerConfig, HostConfig, NetworkingConfig, docker_name
 from lamina.container.creation import CreateRequest
+from lamina.container.detach import DetachKeys
 from lamina.container.errors import (
     CannotKill,
     ContainerBeingRemoved,
@@ -23,7 +24,7 @@ from lamina.container.export import export_rootfs
 from lamina.container.listing import ContainerQuery, select_containers
 from lamina.container.logs import LogLine, LogQuery, read_logs
 from lamina.container.record import Record
-from lamina.container.streams import Console, DetachKeys, Subscription, pump_input
+from lamina.container.streams import Console, Subscription, pump_input
 from lamina.container.times import parse_moment
 from lamina.container.waiting import Condition
 from lamina.daemon.http import Request, Response, StreamingResponse, json_response

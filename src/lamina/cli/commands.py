@@ -1,0 +1,99 @@
+"""What commands there are: the module each is in, what it does in a line, and the groups that docker has them in, too."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Command(NamedTuple):
+    """The module of ``lamina.cli`` whose COMMANDS has it, and its description."""
+
+    module: str
+    description: str
+
+
+class Group(NamedTuple):
+    """A group's description, and its commands: the word to type and the command's name in COMMANDS."""
+
+    description: str
+    commands: dict[str, str]
+
+
+COMMANDS = {
+    "attach": Command("containers", "Attach local standard input, output, and error streams to a running container"),
+    "bootstrap": Command("bootstrap", "Make a base image from a distribution's packages"),
+    "build": Command("build", "Build an image from a Dockerfile"),
+    "create": Command("run", "Create a new container"),
+    "doctor": Command("system", "Tell what this host lacks to run lamina"),
+    "events": Command("system", "Get real time events from the server"),
+    "export": Command("containers", "Export a container's filesystem as a tar archive"),
+    "history": Command("images", "Show the history of an image"),
+    "images": Command("images", "List images"),
+    "import": Command("images", "Import the contents from a tarball to create a filesystem image"),
+    "info": Command("system", "Display system-wide information"),
+    "inspect": Command("inspect", "Return low-level information on lamina's objects"),
+    "kill": Command("containers", "Kill one or more running containers"),
+    "load": Command("images", "Load an image from a tar archive or STDIN"),
+    "logs": Command("containers", "Fetch the logs of a container"),
+    "ps": Command("ps", "List containers"),
+    "restart": Command("containers", "Restart one or more containers"),
+    "rm": Command("containers", "Remove one or more containers"),
+    "rmi": Command("images", "Remove one or more images"),
+    "run": Command("run", "Create and run a new container from an image"),
+    "save": Command("images", "Save one or more images to a tar archive (streamed to STDOUT by default)"),
+    "start": Command("containers", "Start one or more stopped containers"),
+    "stop": Command("containers", "Stop one or more running containers"),
+    "tag": Command("images", "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE"),
+    "verify": Command("images", "Hash every blob of images again and compare"),
+    "version": Command("system", "Show the lamina version information"),
+    "wait": Command("containers", "Block until one or more containers stop, then print their exit codes"),
+}
+
+GROUP_COMMANDS = {
+    "container inspect": Command("inspect", "Display detailed information on one or more containers"),
+    "container prune": Command("containers", "Remove all stopped containers"),
+    "image inspect": Command("inspect", "Display detailed information on one or more images"),
+    "image prune": Command("images", "Remove unused images"),
+    "network inspect": Command("inspect", "Display detailed information on one or more networks"),
+    "network ls": Command("networks", "List networks"),
+    "system df": Command("system", "Show disk usage"),
+    "volume create": Command("volumes", "Create a volume"),
+    "volume inspect": Command("inspect", "Display detailed information on one or more volumes"),
+    "volume ls": Command("volumes", "List volumes"),
+    "volume rm": Command("volumes", "Remove one or more volumes"),
+}
+
+_OF_CONTAINERS = ("attach", "create", "export", "kill", "logs", "restart", "rm", "run", "start", "stop", "wait")
+_OF_IMAGES = ("build", "history", "import", "load", "save", "tag")
+
+GROUPS = {
+    "builder": Group("Manage builds", {"build": "build"}),
+    "container": Group(
+        "Manage containers",
+        dict(zip(_OF_CONTAINERS, _OF_CONTAINERS, strict=True))
+        | {"ls": "ps", "list": "ps", "ps": "ps", "remove": "rm"}
+        | {"inspect": "container inspect", "prune": "container prune"},
+    ),
+    "image": Group(
+        "Manage images",
+        dict(zip(_OF_IMAGES, _OF_IMAGES, strict=True))
+        | {"ls": "images", "list": "images", "rm": "rmi", "remove": "rmi"}
+        | {"inspect": "image inspect", "prune": "image prune"},
+    ),
+    "network": Group("Manage networks", {"inspect": "network inspect", "ls": "network ls", "list": "network ls"}),
+    "system": Group("Manage lamina", {"df": "system df", "events": "events", "info": "info"}),
+    "volume": Group(
+        "Manage volumes",
+        {"create": "volume create", "inspect": "volume inspect", "ls": "volume ls", "list": "volume ls"}
+        | {"rm": "volume rm", "remove": "volume rm"},
+    ),
+}  # fmt: skip
+
+# other words for the same, which help does not show
+ALIASES = frozenset({"list", "ps", "remove"})
+OWN = ("bootstrap", "daemon", "doctor", "verify")
+
+
+def command_named(name: str) -> Command | None:
+    """The command of a name in COMMANDS or GROUP_COMMANDS."""
+    return COMMANDS.get(name) or GROUP_COMMANDS.get(name)
