@@ -174,7 +174,8 @@ def test_paths_from_here_are_mounted(daemon: Daemon, tmp_path: Path) -> None:
 
 def test_an_image_in_use_fails_a_removal_even_if_another_is_missing(daemon: Daemon) -> None:
     container = daemon.lamina_ok("run", "-d", "busybox", "sleep", "60")
-    assert daemon.lamina("rmi", "-f", "busybox", "nothing").code == 1
+    image = daemon.lamina_ok("inspect", "-f", "{{.Image}}", container)
+    assert daemon.lamina("rmi", "-f", image, "nothing").code == 1
     daemon.lamina_ok("rm", "-f", container)
     assert daemon.lamina("rmi", "-f", "nothing").code == 0
 
