@@ -7,8 +7,9 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from lamina.build.stage import Workshop
 from lamina.content.store import Lease
 from lamina.dockerfile import parse
 from lamina.image.intake import LayerIntake
-from lamina.image.store import ImageStore
+from lamina.image.store import Hold, ImageStore
 from lamina.oci.digest import ImageID
 
 _KEPT = frozenset({"contexts", "mounts"})
@@ -77,11 +78,11 @@ class Builder:
 
         Raises DockerfileError, TargetNotFound, DockerfileNotFound, InvalidLayer.
         """
-        with tempfile.TemporaryDirectory(dir=self._root) as scratch, self._intake.content.lease() as lease:
-            directory = Path(scratch)
+        with self._bench() as bench:
+            directory = bench.directory
             context = await receive_context(body, directory, self._intake.limits, request.dockerfile)
             text = read_dockerfile(context, request.dockerfile)
-            yield PreparedBuild(request, text, context, lambda tell: self._workshop(request, lease, directory, tell))
+            yield PreparedBuild(request, text, context, lambda tell: self._workshop(request, bench, tell))
 
     @asynccontextmanager
     async def prepare_local(self, request: BuildRequest, local: LocalContext) -> AsyncIterator[PreparedBuild]:
@@ -93,27 +94,45 @@ class Builder:
         caches = self._root / "contexts"
         caches.mkdir(exist_ok=True)
         cache_path = caches / hashlib.sha256(os.fsencode(local.directory)).hexdigest()
-        with tempfile.TemporaryDirectory(dir=self._root) as scratch, self._intake.content.lease() as lease:
-            directory = Path(scratch)
+        with self._bench() as bench:
             context = await asyncio.to_thread(scan_directory, local.directory, request.dockerfile, cache_path)
             text = local.dockerfile
             if text is None:
                 text = read_local_dockerfile(local.directory, request.dockerfile)
-            yield PreparedBuild(request, text, context, lambda tell: self._workshop(request, lease, directory, tell))
+            yield PreparedBuild(request, text, context, lambda tell: self._workshop(request, bench, tell))
             await asyncio.to_thread(context.save_digests)
 
-    def _workshop(self, request: BuildRequest, lease: Lease, directory: Path, tell: progress.Tell) -> Workshop:
+    @contextmanager
+    def _bench(self) -> Iterator[_Bench]:
+        with (
+            tempfile.TemporaryDirectory(dir=self._root) as scratch,
+            self._intake.content.lease() as lease,
+            self._images.hold() as hold,
+        ):
+            yield _Bench(Path(scratch), lease, hold)
+
+    def _workshop(self, request: BuildRequest, bench: _Bench, tell: progress.Tell) -> Workshop:
         return Workshop(
             images=self._images,
             intake=self._intake,
             runner=self._runner,
             cache=self._cache,
-            lease=lease,
-            directory=directory,
+            lease=bench.lease,
+            hold=bench.hold,
+            directory=bench.directory,
             request=request,
             tell=tell,
             slots=asyncio.Semaphore(max(1, request.jobs)),
         )
+
+
+@dataclass(frozen=True)
+class _Bench:
+    """What one build has for its length: a directory, and what must not be removed meanwhile."""
+
+    directory: Path
+    lease: Lease
+    hold: Hold
 
 
 class PreparedBuild:

@@ -7,15 +7,16 @@ import os
 import secrets
 import shutil
 from codecs import getincrementaldecoder
-from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from lamina.build import progress
-from lamina.layer.diff import Attributes, attributes_of, write_diff
+from lamina.build.mounting import Mounted, MountRoom, PlacedMount
+from lamina.build.stubs import Stubs
+from lamina.layer.diff import write_diff
 from lamina.layer.ingest import IngestedLayer
-from lamina.linux import paths
 from lamina.linux.worker import run_in_worker
 from lamina.network import Endpoint, NetworkService, names
 from lamina.oci.digest import DiffID
@@ -25,8 +26,10 @@ from lamina.runtime.spec import build_spec
 from lamina.snapshot import Snapshots
 
 _FILES = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
-_MOUNT_POINTS = frozenset({b"proc", b"sys", b"dev", *(path.encode().lstrip(b"/") for path in _FILES)})
-"""What the runtime makes in a root that lacks them, to mount something there: no part of the image."""
+_DIRECTORIES = ("/proc", "/sys", "/dev")
+"""What the runtime mounts something over in every root."""
+_SMALL_FILES = 200
+_SMALL_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,9 @@ class RunRequest:
     extra_hosts: Sequence[str] = ()
     shm_size: int = 64 << 20
     files: Sequence[tuple[str, str]] = ()
+    mounts: Sequence[PlacedMount] = ()
+    secret_values: Mapping[str, bytes] = field(default_factory=dict)
+    agents: Mapping[str, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -60,8 +66,10 @@ class StepRunner:
         snapshots: Snapshots,
         networks: NetworkService,
         runtime: OciRuntime,
+        room: MountRoom,
         cgroup_parent: str,
     ) -> None:
+        self._room = room
         self._run_root = run_root
         self._snapshots = snapshots
         self._networks = networks
@@ -99,31 +107,35 @@ class StepRunner:
             rootfs = await self._snapshots.mount(step_id, diff_ids)
             if request.network != "host":
                 endpoint = await self._networks.acquire(request.network)
-            settings = self._settings(request, rootfs, bundle, step_id[:12], endpoint)
-            (bundle / "config.json").write_bytes(build_spec(step_id, settings).config)
-            upper = self._snapshots.upper(step_id)
-            untouched = await asyncio.to_thread(_make_mount_points, rootfs, upper)
-            await tell(progress.CommandBegan(step, step_id))
-            code = await self._runtime.run_to_completion(
-                bundle, step_id, self._group(step_id), request.args[0], _told_to(step, tell)
-            )
-            await tell(progress.CommandEnded(step, step_id))
+            async with self._room.mounted(
+                request.mounts, bundle, secret_values=request.secret_values, agents=request.agents
+            ) as mounted:
+                settings = self._settings(request, rootfs, bundle, step_id[:12], endpoint, mounted)
+                stubs = Stubs(rootfs, self._snapshots.upper(step_id))
+                await asyncio.to_thread(_make_stubs, stubs, mounted)
+                (bundle / "config.json").write_bytes(build_spec(step_id, settings).config)
+                await tell(progress.CommandBegan(step, step_id))
+                code = await self._runtime.run_to_completion(
+                    bundle, step_id, self._group(step_id), request.args[0], _told_to(step, tell)
+                )
+                await tell(progress.CommandEnded(step, step_id))
             if code != 0:
                 return RunOutcome(code, None)
             await self._snapshots.unmount(step_id)
-            layer = await run_in_worker(
-                write_diff,
-                (),
-                upper,
-                tar_path,
-                tree_path,
-                clamp_ns=clamp_ns,
-                exclude=_MOUNT_POINTS,
-                untouched=untouched,
-            )
-            return RunOutcome(0, layer)
+            return RunOutcome(0, await self._difference(step_id, stubs, tar_path, tree_path, clamp_ns))
         finally:
             await asyncio.shield(self._clean_up(step_id, bundle, endpoint))
+
+    async def _difference(
+        self, step_id: str, stubs: Stubs, tar_path: Path, tree_path: Path, clamp_ns: int | None
+    ) -> IngestedLayer | None:
+        """What the command wrote, as a layer; in a thread if it is little, as a worker takes longer to start."""
+        upper = self._snapshots.upper(step_id)
+        untouched = await asyncio.to_thread(stubs.sweep)
+        write = partial(write_diff, clamp_ns=clamp_ns, untouched=untouched)
+        if await asyncio.to_thread(_is_small, upper):
+            return await asyncio.to_thread(write, upper, tar_path, tree_path)
+        return await run_in_worker(write_diff, (), upper, tar_path, tree_path, clamp_ns=clamp_ns, untouched=untouched)
 
     async def _clean_up(self, step_id: str, bundle: Path, endpoint: Endpoint | None) -> None:
         await self._snapshots.remove(step_id)
@@ -135,7 +147,13 @@ class StepRunner:
         return f"{self._cgroup_parent}/{step_id}"
 
     def _settings(
-        self, request: RunRequest, rootfs: Path, bundle: Path, hostname: str, endpoint: Endpoint | None
+        self,
+        request: RunRequest,
+        rootfs: Path,
+        bundle: Path,
+        hostname: str,
+        endpoint: Endpoint | None,
+        mounted: Mounted,
     ) -> ContainerSettings:
         own_network = endpoint is not None
         ip = endpoint.ip if endpoint else ""
@@ -162,11 +180,11 @@ class StepRunner:
         return ContainerSettings(
             rootfs=rootfs,
             args=request.args,
-            env=request.env,
+            env=[*request.env, *mounted.variables],
             cwd=request.cwd,
             user=request.user,
             hostname=hostname,
-            mounts=mounts,
+            mounts=[*mounts, *mounted.mounts],
             shm_size=request.shm_size,
             cgroup_parent=self._cgroup_parent,
             namespaces=Namespaces(network=endpoint.sandbox if endpoint else "host"),
@@ -185,15 +203,26 @@ def _told_to(step: progress.Step, tell: progress.Tell) -> OnOutput:
     return take
 
 
-def _make_mount_points(rootfs: Path, upper: Path) -> dict[bytes, Attributes]:
-    """Make the files that the runtime mounts something over, where the image lacks them, before the command can.
-
-    Returns what /etc was like after that, so that a command which changes nothing makes no layer. Blocking.
-    """
+def _make_stubs(stubs: Stubs, mounted: Mounted) -> None:
+    for path in _DIRECTORIES:
+        stubs.make(path, is_directory=True)
     for path in _FILES:
-        with suppress(OSError):  # what the image has in their place is the runtime's to complain about
-            os.close(paths.open_in_root(rootfs, path, os.O_RDONLY | os.O_CREAT | os.O_EXCL, 0o644))
-    try:
-        return {b"etc": attributes_of(os.lstat(upper / "etc"))}
-    except FileNotFoundError:
-        return {}
+        stubs.make(path, is_directory=False)
+    for path, is_directory in mounted.stubs:
+        stubs.make(path, is_directory=is_directory)
+
+
+def _is_small(upper: Path) -> bool:
+    """Whether a read-write layer holds little. Blocking; looks no further than it must."""
+    files = size = 0
+    pending = [str(upper)]
+    while pending:
+        with os.scandir(pending.pop()) as entries:
+            for entry in entries:
+                files += 1
+                size += entry.stat(follow_symlinks=False).st_size
+                if files > _SMALL_FILES or size > _SMALL_BYTES:
+                    return False
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(entry.path)
+    return True

@@ -88,7 +88,7 @@ class Solver:
             use_cache=request.use_cache and not {stage.name, str(stage.index)} & request.no_cache_filter,
         )
         if image is not None:
-            self._workshop.lease.add(*image.blobs)
+            self._workshop.keep(image)
         await self._run_triggers(builder, image, first, stage)
         await tell(progress.StepEnded(first, builder.state.image_id))
         for instruction, step in zip(stage.instructions, steps, strict=False):
@@ -147,7 +147,7 @@ class Solver:
         if name.isdigit():
             raise DockerfileError(f"invalid from flag value {name}: index out of bounds")
         image = self._workshop.images.find(name)
-        self._workshop.lease.add(*image.blobs)
+        self._workshop.keep(image)
         builder = StageBuilder(self._workshop, new_state(image), escape="\\", global_args={})
         return await builder.file_source(f"image {name}")
 

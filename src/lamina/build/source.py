@@ -7,7 +7,7 @@ machine. ``Contents`` is the part that a worker process needs to read a file, wi
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -16,6 +16,7 @@ from lamina.build.errors import BuildFailed
 from lamina.dockerfile import IgnoreRules
 from lamina.layer.tree import FileTree, Node, walk
 from lamina.linux import paths
+from lamina.oci.digest import DiffID
 
 _READ_BYTES = 1 << 20
 _MAXIMUM_DOCUMENT = 4 << 20
@@ -64,11 +65,21 @@ class DirectoryContents:
 
 
 class FileSource:
-    """A tree with its contents; *place* names it in messages, *ignore* are the rules of .dockerignore that are still to be applied."""
+    """A tree with its contents; *place* names it in messages, *ignore* are the rules of .dockerignore that are still to be applied.
+
+    A stage's and an image's have the *diff_ids* of their layers.
+    """
 
     def __init__(
-        self, tree: FileTree, contents: Contents, *, place: str = "", ignore: IgnoreRules | None = None
+        self,
+        tree: FileTree,
+        contents: Contents,
+        *,
+        place: str = "",
+        ignore: IgnoreRules | None = None,
+        diff_ids: Sequence[DiffID] | None = None,
     ) -> None:
+        self.diff_ids = diff_ids
         self.tree = tree
         self.contents = contents
         self.place = place

@@ -18,6 +18,8 @@ from lamina.build.archives import open_archive
 from lamina.build.cache import BuildCache, Outcome, step_key
 from lamina.build.copying import CopyPlan, Found, Ownership, bytes_to_read, find, plan_digest, write_plan
 from lamina.build.errors import CommandFailed, UnsupportedInstruction
+from lamina.build.mounting import PlacedMount
+from lamina.build.mounts import RunMount
 from lamina.build.ownership import resolve_ownership
 from lamina.build.request import BuildRequest
 from lamina.build.running import RunRequest, StepRunner
@@ -28,13 +30,13 @@ from lamina.dockerfile.errors import DockerfileError
 from lamina.dockerfile.words import expand_word
 from lamina.image.intake import LayerIntake
 from lamina.image.mutate import append, plain_manifest, timestamp
-from lamina.image.store import Image, ImageStore
+from lamina.image.store import Hold, Image, ImageStore
 from lamina.layer.ingest import IngestedLayer
 from lamina.layer.merge import apply_layer
 from lamina.layer.tree import MergedTree, load
 from lamina.linux.worker import run_in_worker
 from lamina.oci.config import History, ImageConfig
-from lamina.oci.digest import DiffID, ImageID
+from lamina.oci.digest import DiffID, ImageID, chain_id
 
 PREDEFINED_ARGS = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "ftp_proxy",
                    "no_proxy", "all_proxy")  # fmt: skip
@@ -57,11 +59,17 @@ class Workshop:
     runner: StepRunner
     cache: BuildCache
     lease: Lease
+    hold: Hold
     directory: Path
     request: BuildRequest
     tell: progress.Tell
     slots: asyncio.Semaphore
     fresh: dict[str, Outcome] = field(default_factory=dict)
+
+    def keep(self, image: Image) -> None:
+        """Keep an image and its blobs from being removed for the length of the build. Raises ImageNotFound."""
+        self.hold.add(image.image_id)
+        self.lease.add(*image.blobs)
 
     @property
     def clamp_ns(self) -> int | None:
@@ -132,7 +140,7 @@ class StageBuilder:
         """
         instruction = instruction.expanded(self.state.variables, self._escape)
         if isinstance(instruction, ins.Run):
-            return await self._run(instruction, step)
+            return await self._run(instruction, step, context, source_of)
         if isinstance(instruction, ins.Copy):
             return await self._copy(instruction, context, source_of)
         if isinstance(instruction, ins.Workdir):
@@ -149,7 +157,7 @@ class StageBuilder:
 
     async def file_source(self, place: str) -> FileSource:
         """The stage's files, for another stage's COPY --from."""
-        return FileSource(await self.root_tree(), self._contents(), place=place)
+        return FileSource(await self.root_tree(), self._contents(), place=place, diff_ids=self.state.config.diff_ids)
 
     async def root_tree(self) -> MergedTree:
         """What the stage's root shows, brought up to its last layer."""
@@ -185,11 +193,11 @@ class StageBuilder:
 
     # RUN
 
-    async def _run(self, instruction: ins.Run, step: progress.Step) -> bool:
+    async def _run(
+        self, instruction: ins.Run, step: progress.Step, context: FileSource, source_of: Mapping[str, FileSource]
+    ) -> bool:
         if instruction.security != "sandbox":
             raise UnsupportedInstruction("RUN --security=insecure")
-        if instruction.mounts:
-            raise UnsupportedInstruction("RUN --mount")
         run, request = self.state.run, self._workshop.request
         args, files = _command(run, instruction)
         network = request.network if instruction.network == "default" else instruction.network
@@ -197,9 +205,10 @@ class StageBuilder:
         env = [*build_env, *(run.get("Env") or [])]
         cwd, user = run.get("WorkingDir") or "/", run.get("User") or ""
         prefix = f"|{len(build_env)} {' '.join(build_env)} " if build_env else ""
-        key = step_key(
-            "run", self.state.root_name, network, cwd, user, repr(args), repr(env), repr(files), self._epoch()
-        )
+        mounts = [await self._place_mount(text, context, source_of) for text in instruction.mounts]
+        names = [await asyncio.to_thread(_mount_name, mount) for mount in mounts]
+        words = (repr(args), repr(env), repr(files), repr(names))
+        key = step_key("run", self.state.root_name, network, cwd, user, *words, self._epoch())
         proxies = [f"{n}={v}" for n, v in request.build_args.items() if n in PREDEFINED_ARGS]
         wanted = RunRequest(
             args=args,
@@ -210,6 +219,9 @@ class StageBuilder:
             extra_hosts=request.extra_hosts,
             shm_size=request.shm_size,
             files=files,
+            mounts=mounts,
+            secret_values=request.secrets,
+            agents=request.ssh,
         )
 
         async def produce(tar: Path, tree: Path) -> IngestedLayer | None:
@@ -222,6 +234,21 @@ class StageBuilder:
             return outcome.layer
 
         return await self._step(key, f"RUN {prefix}{' '.join(args)}", produce)
+
+    async def _place_mount(self, text: str, context: FileSource, source_of: Mapping[str, FileSource]) -> PlacedMount:
+        """A mount with its target from the root, and the files that it shows."""
+        mount = RunMount.parse(text)
+        target = config.working_directory(self.state.run, mount.target) if mount.target else ""
+        if mount.kind not in ("bind", "cache") or (mount.kind == "cache" and not mount.from_):
+            return PlacedMount(mount, target)
+        source = source_of[mount.from_] if mount.from_ else context
+        if source.diff_ids is not None:
+            return PlacedMount(mount, target, diff_ids=source.diff_ids)
+        plan = CopyPlan(MergedTree(), Ownership())
+        found = await asyncio.to_thread(find, source, mount.source or "/", "RUN --mount")
+        is_file = bool(found) and not found[0][1].is_directory
+        await asyncio.to_thread(plan.add_from, source, found, "/", into_directory=is_file, keep_owner=False)
+        return PlacedMount(mount, target, items=plan.items, is_file=is_file)
 
     # COPY, ADD and WORKDIR
 
@@ -389,10 +416,18 @@ class StageBuilder:
         else:
             sizes = [workshop.intake.content.size(d) for d in made.diff_ids]
             image = await workshop.images.add(made, plain_manifest(made, sizes), parent=state.image_id)
-        workshop.lease.add(*image.blobs)
+        workshop.keep(image)
         state.config = image.config
         state.image_id = image.image_id
         state.run = dict(image.config.run_document)
+
+
+def _mount_name(placed: PlacedMount) -> tuple[str, ...]:
+    """What of a mount a step's outcome depends on; what a cache, a secret or an agent holds is none of it. Blocking."""
+    mount = placed.mount
+    files = str(chain_id(placed.diff_ids)) if placed.diff_ids is not None else ""
+    files = plan_digest(placed.items) if placed.items is not None else files
+    return (mount.kind, placed.target, mount.id, mount.env, mount.source if placed.diff_ids is not None else "", files)
 
 
 def _apply(state: StageState, trees: Sequence[Path]) -> None:

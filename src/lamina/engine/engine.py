@@ -11,6 +11,7 @@ from pathlib import Path
 from lamina.build import cache as build_cache
 from lamina.build.builder import Builder
 from lamina.build.cache import BuildCache
+from lamina.build.mounting import CacheMounts, MountRoom
 from lamina.build.running import StepRunner
 from lamina.container import store as container_store
 from lamina.container.creation import Creation
@@ -155,7 +156,8 @@ async def open_engine(options: EngineOptions) -> Engine:
     await processes.sweep(ids)
     processes.open(ids)
     intake = LayerIntake(content, trees, options.layer_limits)
-    runner = StepRunner(run_root / "build", snapshots, networks, runtime, options.cgroup_parent)
+    room = MountRoom(CacheMounts(root / "build" / "mounts"), snapshots)
+    runner = StepRunner(run_root / "build", snapshots, networks, runtime, room, options.cgroup_parent)
     builder = Builder(root / "build", images, intake, runner, BuildCache(database, content))
     await builder.open()
     creation = Creation(containers, images, snapshots, volumes, hierarchies, tools.runtime.name)

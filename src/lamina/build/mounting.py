@@ -1,0 +1,219 @@
+"""What a RUN's mounts are made of: files laid out, cache directories kept, secrets and agents handed in, all gone with the step."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import secrets
+import stat
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lamina.build.copying import CopyItem
+from lamina.build.errors import BuildFailed
+from lamina.build.mounts import RunMount
+from lamina.linux import paths, processes
+from lamina.linux.deletion import remove_tree
+from lamina.linux.worker import run_in_worker
+from lamina.oci.digest import DiffID
+from lamina.runtime.settings import Mount
+from lamina.snapshot import Snapshots
+
+
+@dataclass(frozen=True)
+class PlacedMount:
+    """A mount whose target is absolute, and where its files come from: *diff_ids* of a stage or image, or a context's *items*.
+
+    With *is_file* the one item is mounted, and not the directory of all.
+    """
+
+    mount: RunMount
+    target: str
+    diff_ids: Sequence[DiffID] | None = None
+    items: Sequence[CopyItem] | None = None
+    is_file: bool = False
+
+
+@dataclass
+class Mounted:
+    """What the runtime is to mount, and variables that a command finds it by. ``stubs`` are (path, is directory) of mount points."""
+
+    mounts: list[Mount] = field(default_factory=list)
+    variables: list[str] = field(default_factory=list)
+    stubs: list[tuple[str, bool]] = field(default_factory=list)
+
+
+class CacheMounts:
+    """Directories that outlive builds, by the ID that steps know them by."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._taken: set[Path] = set()
+
+    @asynccontextmanager
+    async def use(self, mount: RunMount) -> AsyncIterator[Path]:
+        """A cache's directory: shared by all who ask, one of one's own, or waited for (``sharing``)."""
+        name = hashlib.sha256(mount.id.encode("utf-8", "surrogateescape")).hexdigest()
+        self._root.mkdir(parents=True, exist_ok=True)
+        if mount.sharing == "locked":
+            async with self._locks.setdefault(name, asyncio.Lock()):
+                yield self._made(self._root / name, mount)
+        elif mount.sharing == "private":
+            path = self._free(name)
+            self._taken.add(path)
+            try:
+                yield self._made(path, mount)
+            finally:
+                self._taken.discard(path)
+        else:
+            yield self._made(self._root / name, mount)
+
+    def _free(self, name: str) -> Path:
+        number = 0
+        while (path := self._root / (f"{name}.{number}" if number else name)) in self._taken:
+            number += 1
+        return path
+
+    @staticmethod
+    def _made(path: Path, mount: RunMount) -> Path:
+        if not path.exists():
+            path.mkdir(mode=0o700)
+            os.chown(path, mount.uid, mount.gid)
+            path.chmod(mount.mode)
+        return path
+
+
+class MountRoom:
+    """Makes the mounts of steps."""
+
+    def __init__(self, caches: CacheMounts, snapshots: Snapshots) -> None:
+        self._caches = caches
+        self._snapshots = snapshots
+
+    @asynccontextmanager
+    async def mounted(
+        self,
+        wanted: Sequence[PlacedMount],
+        bundle: Path,
+        *,
+        secret_values: Mapping[str, bytes],
+        agents: Mapping[str, Path],
+    ) -> AsyncIterator[Mounted]:
+        """The mounts of one step, below its bundle, for the length of the block. Raises BuildFailed for one that cannot be made."""
+        result = Mounted()
+        async with AsyncExitStack() as stack:
+            for number, placed in enumerate(wanted):
+                kind = placed.mount.kind
+                place = bundle / f"mount{number}"
+                if kind == "secret":
+                    self._add_secret(result, placed, place, secret_values)
+                elif kind == "ssh":
+                    self._add_agent(result, placed, agents)
+                elif kind == "tmpfs":
+                    size = [f"size={placed.mount.size}"] if placed.mount.size else []
+                    result.mounts.append(Mount(placed.target, "tmpfs", "tmpfs", ["nosuid", "nodev", *size]))
+                    result.stubs.append((placed.target, True))
+                else:
+                    await self._add_files(result, placed, place, stack)
+            yield result
+
+    async def _add_files(self, result: Mounted, placed: PlacedMount, place: Path, stack: AsyncExitStack) -> None:
+        mount = placed.mount
+        source: Path | None = None
+        if placed.diff_ids is not None:
+            source = await stack.enter_async_context(self._root_of(placed.diff_ids, mount))
+        elif placed.items is not None:
+            await run_in_worker(lay_out, (), list(placed.items), place)
+            stack.push_async_callback(asyncio.to_thread, remove_tree, place)
+            source = place / os.fsdecode(placed.items[0].path) if placed.is_file else place
+        if mount.kind == "cache":
+            source = await self._cache(mount, source, stack)
+        assert source is not None
+        options = ["rbind", "rprivate", "ro" if mount.read_only else "rw"]
+        result.mounts.append(Mount(placed.target, "bind", str(source), options))
+        result.stubs.append((placed.target, source.is_dir()))
+
+    async def _cache(self, mount: RunMount, seed: Path | None, stack: AsyncExitStack) -> Path:
+        directory = await stack.enter_async_context(self._caches.use(mount))
+        if seed is not None and not any(directory.iterdir()):
+            done = await processes.run(["cp", "--archive", "--reflink=auto", f"{seed}/.", str(directory)])
+            if done.returncode:
+                raise BuildFailed(f"cannot fill cache {mount.id}: {done.stderr.decode(errors='replace').strip()}")
+        return directory
+
+    @asynccontextmanager
+    async def _root_of(self, diff_ids: Sequence[DiffID], mount: RunMount) -> AsyncIterator[Path]:
+        """A path in another root; what is written there is dropped."""
+        snapshot_id = secrets.token_hex(32)
+        self._snapshots.create(snapshot_id)
+        try:
+            async with self._snapshots.mounted(snapshot_id, diff_ids) as rootfs:
+                try:
+                    fd = paths.open_in_root(rootfs, mount.source or "/", os.O_PATH)
+                except OSError as error:
+                    raise BuildFailed(f"failed to mount {mount.source} of {mount.from_}: {error.strerror}") from None
+                try:
+                    yield Path(os.readlink(f"/proc/self/fd/{fd}"))
+                finally:
+                    os.close(fd)
+        finally:
+            await self._snapshots.remove(snapshot_id)
+
+    @staticmethod
+    def _add_secret(result: Mounted, placed: PlacedMount, place: Path, values: Mapping[str, bytes]) -> None:
+        mount = placed.mount
+        value = values.get(mount.id)
+        if value is None:
+            if mount.required:
+                raise BuildFailed(f"secret {mount.id}: not found")
+            return
+        if mount.env:
+            result.variables.append(f"{mount.env}={value.decode('utf-8', 'surrogateescape')}")
+        if placed.target:
+            fd = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            with open(fd, "wb") as file:
+                file.write(value)
+                os.fchown(fd, mount.uid, mount.gid)
+                os.fchmod(fd, mount.mode)
+            result.mounts.append(Mount(placed.target, "bind", str(place), ["rbind", "rprivate", "ro"]))
+            result.stubs.append((placed.target, False))
+
+    @staticmethod
+    def _add_agent(result: Mounted, placed: PlacedMount, agents: Mapping[str, Path]) -> None:
+        mount = placed.mount
+        agent = agents.get(mount.id)
+        if agent is None:
+            if mount.required:
+                raise BuildFailed(f"ssh agent {mount.id}: not given to the build")
+            return
+        target = placed.target or f"/run/buildkit/ssh_agent.{len(result.mounts)}"
+        result.mounts.append(Mount(target, "bind", str(agent), ["rbind", "rprivate"]))
+        result.stubs.append((target, False))
+        result.variables.append(f"SSH_AUTH_SOCK={target}")
+
+
+def lay_out(items: Sequence[CopyItem], directory: Path) -> None:
+    """Write a plan's files as plain ones below a new *directory*. Blocking.
+
+    A plan's paths lead through directories of its own alone, parents first, so that no link is followed.
+    """
+    directory.mkdir(mode=0o755)
+    for item in items:
+        path, node = os.path.join(os.fsencode(directory), item.path), item.node
+        if node.children is not None:
+            os.mkdir(path)
+        elif node.is_symlink:
+            os.symlink(node.target, path)
+        elif node.is_regular:
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            with open(fd, "wb") as file:
+                file.writelines(item.pieces())
+        else:
+            continue  # a device of the context is of no use in a mount
+        os.chown(path, node.uid, node.gid, follow_symlinks=False)
+        if not node.is_symlink:
+            os.chmod(path, stat.S_IMODE(node.mode))
