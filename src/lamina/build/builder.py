@@ -14,24 +14,29 @@ from pathlib import Path
 from typing import Any
 
 from lamina.build import progress
+from lamina.build.archives import open_archive
 from lamina.build.cache import BuildCache
 from lamina.build.context import read_dockerfile, read_local_dockerfile, receive_context
 from lamina.build.directory import scan_directory
+from lamina.build.download import DownloadStore
 from lamina.build.errors import ContextNotHere
+from lamina.build.fetching import Fetcher
 from lamina.build.graph import StageGraph
+from lamina.build.remote import GitRepository, InvalidRemote, LocalPath, parse_source
 from lamina.build.request import BuildRequest, LocalContext
 from lamina.build.running import StepRunner
 from lamina.build.solver import Solver, global_args
 from lamina.build.source import FileSource
-from lamina.build.stage import Workshop
+from lamina.build.stage import PREDEFINED_ARGS, Workshop
 from lamina.content.store import Lease
 from lamina.dockerfile import parse
 from lamina.image.intake import LayerIntake
 from lamina.image.store import Hold, ImageStore
+from lamina.layer.tree import FileTree
 from lamina.oci.digest import ImageID
 
-_KEPT = frozenset({"contexts", "mounts"})
-"""What outlives a build: digests of local contexts, and cache mounts."""
+_KEPT = frozenset({"contexts", "downloads", "mounts"})
+"""What outlives a build: digests of local contexts, what ADD fetched, and cache mounts."""
 
 
 class Builder:
@@ -45,6 +50,7 @@ class Builder:
         self._intake = intake
         self._runner = runner
         self._cache = cache
+        self._downloads = DownloadStore(root / "downloads")
         self._running: set[asyncio.Task[list[ImageID]]] = set()
 
     async def open(self) -> None:
@@ -53,6 +59,7 @@ class Builder:
         for path in self._root.iterdir():
             if path.name not in _KEPT:
                 shutil.rmtree(path, ignore_errors=True)
+        self._downloads.open()
         await self._runner.open()
 
     async def close(self) -> None:
@@ -102,6 +109,30 @@ class Builder:
             yield PreparedBuild(request, text, context, lambda tell: self._workshop(request, bench, tell))
             await asyncio.to_thread(context.save_digests)
 
+    @asynccontextmanager
+    async def prepare_remote(self, request: BuildRequest, remote: str) -> AsyncIterator[PreparedBuild]:
+        """As ``prepare``, with a repository, or a URL of a context's tar or of a lone Dockerfile.
+
+        Raises InvalidRemote, and what fetching raises.
+        """
+        with self._bench() as bench:
+            fetcher = self._fetcher(request, bench.directory)
+            source = parse_source(remote, context=True)
+            if isinstance(source, LocalPath):
+                raise InvalidRemote(remote, "it is neither a URL nor a repository")
+            context: FileSource
+            if isinstance(source, GitRepository):
+                directory = await fetcher.checked_out(source)
+                digests = bench.directory / "digests"
+                context = await asyncio.to_thread(scan_directory, directory, request.dockerfile, digests)
+                text = read_local_dockerfile(directory, request.dockerfile)
+            else:
+                file = await fetcher.file(source)
+                archive = await open_archive(file, file.name, file.node, bench.directory, self._intake.limits)
+                context = archive or FileSource(FileTree(), file.contents)
+                text = read_dockerfile(archive, request.dockerfile) if archive else file.read(file.name, file.node)
+            yield PreparedBuild(request, text, context, lambda tell: self._workshop(request, bench, tell))
+
     @contextmanager
     def _bench(self) -> Iterator[_Bench]:
         with (
@@ -110,6 +141,10 @@ class Builder:
             self._images.hold() as hold,
         ):
             yield _Bench(Path(scratch), lease, hold)
+
+    def _fetcher(self, request: BuildRequest, directory: Path) -> Fetcher:
+        proxies = {name: value for name, value in request.build_args.items() if name in PREDEFINED_ARGS}
+        return Fetcher(self._downloads, directory, proxies or None, request.secrets, request.ssh)
 
     def _workshop(self, request: BuildRequest, bench: _Bench, tell: progress.Tell) -> Workshop:
         return Workshop(
@@ -120,6 +155,7 @@ class Builder:
             lease=bench.lease,
             hold=bench.hold,
             directory=bench.directory,
+            fetcher=self._fetcher(request, bench.directory),
             request=request,
             tell=tell,
             slots=asyncio.Semaphore(max(1, request.jobs)),

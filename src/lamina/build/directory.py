@@ -89,10 +89,13 @@ class DirectoryContext(FileSource):
         self._cache.save(frozenset(self._fingerprints))
 
 
-def scan_directory(root: Path, dockerfile: str, cache_path: Path) -> DirectoryContext:
-    """Look at everything below *root* that its .dockerignore leaves in. Blocking. Raises BuildFailed if it cannot be read."""
+def scan_directory(root: Path, dockerfile: str, cache_path: Path, *, ignore: bool = True) -> DirectoryContext:
+    """Look at everything below *root*, with *ignore* what its .dockerignore leaves in.
+
+    Blocking. Raises BuildFailed if it cannot be read.
+    """
     try:
-        scan = _Scan(root, _rules(root, dockerfile))
+        scan = _Scan(root, _rules(root, dockerfile) if ignore else IgnoreRules(()))
         scan.run()
     except OSError as error:
         raise BuildFailed(f"cannot read the build context: {error.filename}: {error.strerror}") from error

@@ -64,6 +64,18 @@ class DirectoryContents:
             os.close(fd)
 
 
+@dataclass(frozen=True)
+class StoredFile:
+    """One file of this machine, whatever it is called in its source."""
+
+    file: Path
+
+    def pieces(self, path: bytes, node: Node) -> Iterator[bytes]:
+        """See Contents."""
+        with open(self.file, "rb", buffering=0) as file:
+            yield from _exactly(file.fileno(), 0, node.size, path)
+
+
 class FileSource:
     """A tree with its contents; *place* names it in messages, *ignore* are the rules of .dockerignore that are still to be applied.
 

@@ -18,9 +18,11 @@ from lamina.build.archives import open_archive
 from lamina.build.cache import BuildCache, Outcome, step_key
 from lamina.build.copying import CopyPlan, Found, Ownership, bytes_to_read, find, plan_digest, write_plan
 from lamina.build.errors import CommandFailed, UnsupportedInstruction
+from lamina.build.fetching import Fetcher
 from lamina.build.mounting import PlacedMount
 from lamina.build.mounts import RunMount
 from lamina.build.ownership import resolve_ownership
+from lamina.build.remote import GitRepository, HttpUrl, LocalPath, parse_source
 from lamina.build.request import BuildRequest
 from lamina.build.running import RunRequest, StepRunner
 from lamina.build.source import FileSource, TarContents
@@ -36,12 +38,11 @@ from lamina.layer.merge import apply_layer
 from lamina.layer.tree import MergedTree, load
 from lamina.linux.worker import run_in_worker
 from lamina.oci.config import History, ImageConfig
-from lamina.oci.digest import DiffID, ImageID, chain_id
+from lamina.oci.digest import DiffID, Digest, ImageID, chain_id
 
 PREDEFINED_ARGS = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "ftp_proxy",
                    "no_proxy", "all_proxy")  # fmt: skip
 
-_REMOTE = ("http://", "https://", "git@", "git://", "ssh://")
 _SMALL_BYTES = 4 << 20
 _SMALL_ITEMS = 500
 """What is smaller is hashed and written in a thread; starting a worker would cost more."""
@@ -61,6 +62,7 @@ class Workshop:
     lease: Lease
     hold: Hold
     directory: Path
+    fetcher: Fetcher
     request: BuildRequest
     tell: progress.Tell
     slots: asyncio.Semaphore
@@ -277,11 +279,11 @@ class StageBuilder:
         if name.startswith("<<"):
             self._plan_heredoc(plan, instruction, name, destination, several=several)
             return
-        keyword = "COPY"
-        if isinstance(instruction, ins.Add):
-            keyword = "ADD"
-            if name.startswith(_REMOTE):
-                raise UnsupportedInstruction("ADD from a URL")
+        keyword = "ADD" if isinstance(instruction, ins.Add) else "COPY"
+        remote = parse_source(name) if isinstance(instruction, ins.Add) else LocalPath(name)
+        if isinstance(instruction, ins.Add) and not isinstance(remote, LocalPath):
+            await self._plan_remote(plan, instruction, remote, destination, several=several)
+            return
         found = await asyncio.to_thread(find, source, name, keyword)
         several = several or len(found) > 1
         if isinstance(instruction, ins.Add) and instruction.unpack is not False:
@@ -296,6 +298,37 @@ class StageBuilder:
             exclude=instruction.exclude,
             parents=instruction.parents,
         )
+
+    async def _plan_remote(
+        self,
+        plan: CopyPlan,
+        instruction: ins.Add,
+        remote: HttpUrl | GitRepository,
+        destination: str,
+        *,
+        several: bool,
+    ) -> None:
+        """ADD from a URL or a repository; a file that was downloaded is extracted only if that is asked for."""
+        fetcher = self._workshop.fetcher
+        if isinstance(remote, GitRepository):
+            keep = instruction.keep_git_dir or None
+            files = await fetcher.repository(remote.with_flags(keep_git_dir=keep, checksum=instruction.checksum))
+            await asyncio.to_thread(
+                plan.add_from,
+                files,
+                [(b"", files.tree.root)],
+                destination,
+                into_directory=several,
+                keep_owner=False,
+                exclude=instruction.exclude,
+            )
+            return
+        checksum = Digest.parse(instruction.checksum) if instruction.checksum else None
+        file = await fetcher.file(remote, checksum)
+        found: list[Found] = [(file.name, file.node)]
+        if instruction.unpack:
+            found = await self._plan_archives(plan, found, file, destination)
+        plan.add_from(file, found, destination, into_directory=several, keep_owner=False)
 
     def _plan_heredoc(
         self, plan: CopyPlan, instruction: ins.Copy, name: str, destination: str, *, several: bool

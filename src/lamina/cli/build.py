@@ -50,7 +50,7 @@ def build(client: Client, argv: list[str]) -> int:
 
 def _start_local(client: Client, options: Options, *, events: bool) -> Response | None:
     """Let a daemon of this machine read the context where it lies; None if there is no such daemon, or no such context."""
-    if options.path == "-" or not (client.host or "unix:").startswith("unix:"):
+    if options.path == "-" or _is_remote(options.path) or not (client.host or "unix:").startswith("unix:"):
         return None
     root, text, name = _local_dockerfile(options.path, options.file)
     status = root.stat()
@@ -85,8 +85,10 @@ def _send(client: Client, options: Options) -> Response:
     """Send the context as a tar, as docker does."""
     if len(options.target) > 1:
         raise UsageError("several --target need a daemon on this machine")
-    chunks, dockerfile = _context(options.path, options.file)
+    remote = options.path if _is_remote(options.path) else ""
+    chunks, dockerfile = (iter(()), options.file or "Dockerfile") if remote else _context(options.path, options.file)
     query = {
+        "remote": remote,
         "dockerfile": dockerfile,
         "t": options.tag,
         "buildargs": json.dumps(_arguments(options.build_arg)) if options.build_arg else "",
@@ -101,6 +103,11 @@ def _send(client: Client, options: Options) -> Response:
         "platform": options.platform,
     }
     return client.request("POST", "/build", query, chunks=chunks)
+
+
+def _is_remote(path: str) -> bool:
+    """Whether a context is fetched by the daemon: a URL, or what looks like a repository and is no directory."""
+    return "://" in path or (path.startswith(("git@", "github.com/")) and not os.path.exists(path))
 
 
 def _local_dockerfile(path: str, dockerfile: str | None) -> tuple[Path, str | None, str]:

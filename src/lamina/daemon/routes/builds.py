@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 _NOTHING = ("", "0", "null", "[]", "{}", "false", "no", "none")
 _SHM_BYTES = 64 << 20
 _NETWORKS = {"": "bridge", "default": "bridge", "bridge": "bridge", "host": "host", "none": "none"}
-_UNSUPPORTED = ("squash", "remote", "outputs", "memory", "memswap", "cpushares", "cpusetcpus", "cpusetmems", "cpuperiod",
+_UNSUPPORTED = ("squash", "outputs", "memory", "memswap", "cpushares", "cpusetcpus", "cpusetmems", "cpuperiod",
                 "cpuquota", "ulimits", "cgroupparent", "securityopt", "pull", "cachefrom")  # fmt: skip
 
 
@@ -79,7 +79,9 @@ class _Builds:
     async def build(self, request: Request) -> StreamingResponse:
         """What is wrong before the first step is told by the status, what is wrong later in the stream."""
         wanted = _read_request(request)
-        preparing = self._engine.builder.prepare(wanted, aiter(request.body))
+        remote = request.query("remote")
+        builder = self._engine.builder
+        preparing = builder.prepare_remote(wanted, remote) if remote else builder.prepare(wanted, aiter(request.body))
         return await self._start(request, wanted, preparing, Transcript(quiet=request.flag("q")))
 
     async def build_local(self, request: Request) -> StreamingResponse:
