@@ -160,3 +160,21 @@ def test_a_client_whose_directory_is_not_the_daemons_is_told_so(daemon: Daemon, 
         head = f"POST /lamina/build HTTP/1.1\r\n{fields}\r\n"
         client.sendall((head + body).encode())
         assert b" 409 " in client.recv(4096).split(b"\r\n")[0]
+
+
+def test_lint_is_told_at_the_end_of_a_build_and_alone_with_check(daemon: Daemon, context: Path) -> None:
+    (context / "Dockerfile").write_text("from busybox\nWORKDIR here\nRUN echo $nothing\nCMD echo hi\n")
+    out = daemon.lamina_ok("build", "-t", "solved", context)
+    assert "JSONArgsRecommended" in out
+    checked = daemon.lamina("build", "--check", context)
+    assert checked.code == 1
+    assert (
+        "WARNING: JSONArgsRecommended - https://docs.docker.com/go/dockerfile/rule/json-args-recommended/"
+        in checked.out
+    )
+    assert "WARNING: WorkdirRelativePath" in checked.out
+    (context / "Dockerfile").write_text("# check=error=true\nFROM busybox\nCMD echo hi\n")
+    for cli in (daemon.docker, daemon.lamina):
+        assert "JSONArgsRecommended" in cli("build", context).err
+    (context / "Dockerfile").write_text("# check=skip=all\nFROM busybox\nCMD echo hi\n")
+    assert daemon.lamina("build", "--check", context).code == 0

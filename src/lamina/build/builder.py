@@ -16,6 +16,7 @@ from typing import Any
 from lamina.build import progress
 from lamina.build.archives import open_archive
 from lamina.build.cache import BuildCache
+from lamina.build.checking import check
 from lamina.build.context import read_dockerfile, read_local_dockerfile, receive_context
 from lamina.build.directory import scan_directory
 from lamina.build.download import DownloadStore
@@ -30,8 +31,9 @@ from lamina.build.source import FileSource
 from lamina.build.stage import PREDEFINED_ARGS, Workshop
 from lamina.content.store import Lease
 from lamina.dockerfile import parse
+from lamina.dockerfile.lint import CheckOptions, LintViolation, LintWarning, render_summary
 from lamina.image.intake import LayerIntake
-from lamina.image.store import Hold, ImageStore
+from lamina.image.store import Hold, Image, ImageStore
 from lamina.layer.tree import FileTree
 from lamina.oci.digest import ImageID
 
@@ -89,7 +91,7 @@ class Builder:
             directory = bench.directory
             context = await receive_context(body, directory, self._intake.limits, request.dockerfile)
             text = read_dockerfile(context, request.dockerfile)
-            yield PreparedBuild(request, text, context, lambda tell: self._workshop(request, bench, tell))
+            yield PreparedBuild(request, text, context, self._images, lambda tell: self._workshop(request, bench, tell))
 
     @asynccontextmanager
     async def prepare_local(self, request: BuildRequest, local: LocalContext) -> AsyncIterator[PreparedBuild]:
@@ -106,7 +108,7 @@ class Builder:
             text = local.dockerfile
             if text is None:
                 text = read_local_dockerfile(local.directory, request.dockerfile)
-            yield PreparedBuild(request, text, context, lambda tell: self._workshop(request, bench, tell))
+            yield PreparedBuild(request, text, context, self._images, lambda tell: self._workshop(request, bench, tell))
             await asyncio.to_thread(context.save_digests)
 
     @asynccontextmanager
@@ -131,7 +133,7 @@ class Builder:
                 archive = await open_archive(file, file.name, file.node, bench.directory, self._intake.limits)
                 context = archive or FileSource(FileTree(), file.contents)
                 text = read_dockerfile(archive, request.dockerfile) if archive else file.read(file.name, file.node)
-            yield PreparedBuild(request, text, context, lambda tell: self._workshop(request, bench, tell))
+            yield PreparedBuild(request, text, context, self._images, lambda tell: self._workshop(request, bench, tell))
 
     @contextmanager
     def _bench(self) -> Iterator[_Bench]:
@@ -179,8 +181,10 @@ class PreparedBuild:
         request: BuildRequest,
         dockerfile_text: bytes,
         context: FileSource,
+        images: ImageStore,
         workshop: Callable[[progress.Tell], Workshop],
     ) -> None:
+        self._images = images
         dockerfile = parse(dockerfile_text, filename=request.dockerfile)
         self._request = request
         self._context = context
@@ -195,10 +199,30 @@ class PreparedBuild:
         Raises DockerfileError, BuildFailed's kinds, and what the services raise. Steps that were done stay in the cache.
         """
         workshop = self._make_workshop(tell)
-        solver = Solver(self._graph, workshop, self._context, self._global_args)
-        images = await solver.solve(self._targets)
+        checking = asyncio.ensure_future(self.check())
+        try:
+            if self.fails_on_warnings and (warnings := await checking):
+                raise LintViolation(warnings)
+            images = await self._solve(workshop)
+            if self._request.warn and (warnings := await checking):
+                await tell(progress.Warned(render_summary(warnings)))
+        finally:
+            checking.cancel()
         await workshop.images.tag(images[-1].image_id, self._request.tags)
         return [image.image_id for image in images]
+
+    async def check(self) -> list[LintWarning]:
+        """What lint has to say of the Dockerfile. Raises DockerfileError if ``# check=`` cannot be read."""
+        return await asyncio.to_thread(check, self._graph, self._request, self._context, self._images)
+
+    @property
+    def fails_on_warnings(self) -> bool:
+        """Whether ``# check=error=true`` says so."""
+        return CheckOptions.of(self._graph.dockerfile, self._request.build_args).is_error
+
+    async def _solve(self, workshop: Workshop) -> list[Image]:
+        solver = Solver(self._graph, workshop, self._context, self._global_args)
+        return await solver.solve(self._targets)
 
 
 def _check_identity(local: LocalContext) -> None:

@@ -64,8 +64,11 @@ class StatCache:
 class DirectoryContext(FileSource):
     """A directory's files as they were when it was scanned; owners are root, as in a context that is sent."""
 
-    def __init__(self, root: Path, tree: FileTree, fingerprints: dict[bytes, Fingerprint], cache: StatCache) -> None:
+    def __init__(
+        self, root: Path, tree: FileTree, fingerprints: dict[bytes, Fingerprint], cache: StatCache, rules: IgnoreRules
+    ) -> None:
         super().__init__(tree, DirectoryContents(root))
+        self.ignore_rules = rules  # applied already
         self._fingerprints = fingerprints
         self._cache = cache
 
@@ -99,7 +102,7 @@ def scan_directory(root: Path, dockerfile: str, cache_path: Path, *, ignore: boo
         scan.run()
     except OSError as error:
         raise BuildFailed(f"cannot read the build context: {error.filename}: {error.strerror}") from error
-    return DirectoryContext(root, scan.tree, scan.fingerprints, StatCache(cache_path))
+    return DirectoryContext(root, scan.tree, scan.fingerprints, StatCache(cache_path), scan.rules)
 
 
 def _rules(root: Path, dockerfile: str) -> IgnoreRules:
@@ -113,7 +116,7 @@ def _rules(root: Path, dockerfile: str) -> IgnoreRules:
 class _Scan:
     def __init__(self, root: Path, rules: IgnoreRules) -> None:
         self._root = os.fsencode(root)
-        self._rules = rules
+        self.rules = rules
         self.tree = FileTree()
         self.fingerprints: dict[bytes, Fingerprint] = {}
 
@@ -126,7 +129,7 @@ class _Scan:
             with os.scandir(self._root + b"/" + prefix) as entries:
                 for entry in sorted(entries, key=lambda e: e.name):
                     path = prefix + entry.name
-                    is_excluded = bool(self._rules) and self._rules.excludes(os.fsdecode(path))
+                    is_excluded = bool(self.rules) and self.rules.excludes(os.fsdecode(path))
                     if is_excluded and not self._is_to_be_searched(entry, path):
                         continue
                     node = self._node(entry, path)
@@ -142,7 +145,7 @@ class _Scan:
                 del parent.children[name]
 
     def _is_to_be_searched(self, entry: os.DirEntry[bytes], path: bytes) -> bool:
-        return entry.is_dir(follow_symlinks=False) and self._rules.may_contain_included(os.fsdecode(path))
+        return entry.is_dir(follow_symlinks=False) and self.rules.may_contain_included(os.fsdecode(path))
 
     def _node(self, entry: os.DirEntry[bytes], path: bytes) -> Node | None:
         """One file, None if it is of a kind that no layer holds."""

@@ -13,7 +13,8 @@ from lamina.oci.reference import Reference
 class BuildRequest:
     """A build's options. ``targets`` empty means the last stage; ``source_date_epoch_s`` bounds every time that the image has.
 
-    ``secrets`` are values by ID, which reach nothing but the file that a step asks for; ``ssh`` are agents' sockets by ID.
+    With ``warn`` the build tells what lint has to say. ``secrets`` are values by ID, which reach nothing but the file that a step asks
+    for; ``ssh`` are agents' sockets by ID.
     """
 
     dockerfile: str = "Dockerfile"
@@ -28,6 +29,7 @@ class BuildRequest:
     shm_size: int = 64 << 20
     jobs: int = 4
     source_date_epoch_s: int | None = None
+    warn: bool = False
     secrets: Mapping[str, bytes] = field(default_factory=dict)
     ssh: Mapping[str, Path] = field(default_factory=dict)
 

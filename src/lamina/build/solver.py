@@ -16,6 +16,7 @@ from lamina.build.source import FileSource
 from lamina.build.stage import PREDEFINED_ARGS, StageBuilder, Workshop, new_state
 from lamina.dockerfile import Dockerfile, DockerfileError, Stage
 from lamina.dockerfile import instructions as ins
+from lamina.dockerfile.lint import platform_args
 from lamina.dockerfile.parser import parse_line
 from lamina.dockerfile.words import expand_word
 from lamina.image.store import Image
@@ -174,14 +175,7 @@ class Solver:
 def global_args(dockerfile: Dockerfile, build_args: Mapping[str, str]) -> dict[str, str]:
     """The ARGs before the first FROM, and the platform's, which every Dockerfile has."""
     host = Platform.of_host()
-    values: dict[str, str] = {}
-    for side in ("TARGET", "BUILD"):
-        values |= {
-            f"{side}PLATFORM": str(host),
-            f"{side}OS": host.os,
-            f"{side}ARCH": host.architecture,
-            f"{side}VARIANT": "",
-        }
+    values = platform_args(host, host)
     for instruction in dockerfile.global_args:
         for name, default in instruction.pairs:
             given = build_args.get(name)

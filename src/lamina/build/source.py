@@ -94,6 +94,7 @@ class FileSource:
         self.diff_ids = diff_ids
         self.tree = tree
         self.contents = contents
+        self.ignore_rules = ignore
         self.place = place
         self._ignore = ignore or IgnoreRules(())
 

@@ -29,10 +29,14 @@ def build(client: Client, argv: list[str]) -> int:
     view = build_view(options.progress, quiet=options.quiet)
     response = _start_local(client, options, events=view.takes_events)
     if response is None:
-        if options.secret or options.ssh:
-            raise UsageError("--secret and --ssh need a daemon on this machine")
+        if options.secret or options.ssh or options.check:
+            raise UsageError("--secret, --ssh and --check need a directory and a daemon on this machine")
         view = build_view("plain", quiet=options.quiet)
         response = _send(client, options)
+    if options.check:
+        answer = response.json()
+        print(answer["text"], end="")
+        return 1 if answer["warnings"] else 0
     with view:
         for line in response.lines():
             fields = json.loads(line)
@@ -74,6 +78,7 @@ def _start_local(client: Client, options: Options, *, events: bool) -> Response 
         "ssh": dict(map(_agent, options.ssh)),
         "quiet": options.quiet,
         "events": events,
+        "check": options.check,
     }
     try:
         return client.request("POST", "/lamina/build", body=body)

@@ -15,11 +15,12 @@ from lamina.api.errors import error_body
 from lamina.build.builder import PreparedBuild
 from lamina.build.errors import CommandFailed
 from lamina.build.request import BuildRequest, LocalContext
-from lamina.daemon.http import Request, StreamingResponse
+from lamina.daemon.http import Request, Response, StreamingResponse, json_response
 from lamina.daemon.http.connection import ClientGone
 from lamina.daemon.http.message import InvalidRequest, encode_json
 from lamina.daemon.render.builds import EventStream, Transcript
 from lamina.daemon.router import Route
+from lamina.dockerfile.lint import render_check
 from lamina.engine import Engine
 from lamina.engine.events import Event
 from lamina.errors import LaminaError, Unavailable, Unsupported
@@ -48,7 +49,8 @@ class _LocalBuild(msgspec.Struct):
     """``POST /lamina/build``: a build whose context is a directory of the daemon's machine, read where it lies.
 
     *device* and *inode* are those of the directory as the client sees it. *secrets* are base64 by ID, *ssh* paths of agents' sockets.
-    With *events* the answer is one JSON object an event instead of the classic texts.
+    With *check* nothing is built and the answer is what lint has to say; with *events* it is one JSON object an event instead of the
+    classic texts.
     """
 
     context: str
@@ -70,6 +72,7 @@ class _LocalBuild(msgspec.Struct):
     ssh: dict[str, str] = {}
     quiet: bool = False
     events: bool = False
+    check: bool = False
 
 
 class _Builds:
@@ -84,12 +87,17 @@ class _Builds:
         preparing = builder.prepare_remote(wanted, remote) if remote else builder.prepare(wanted, aiter(request.body))
         return await self._start(request, wanted, preparing, Transcript(quiet=request.flag("q")))
 
-    async def build_local(self, request: Request) -> StreamingResponse:
+    async def build_local(self, request: Request) -> Response | StreamingResponse:
         """As ``build``, of a directory of this machine."""
         body = await request.json(_LocalBuild)
         wanted, local = _read_local(body)
+        preparing = self._engine.builder.prepare_local(wanted, local)
+        if body.check:
+            async with preparing as prepared:
+                warnings = await prepared.check()
+            return json_response({"warnings": len(warnings), "text": render_check(warnings)})
         teller = EventStream() if body.events else Transcript(quiet=body.quiet)
-        return await self._start(request, wanted, self._engine.builder.prepare_local(wanted, local), teller)
+        return await self._start(request, wanted, preparing, teller)
 
     async def _start(
         self,
@@ -223,6 +231,7 @@ def _read_local(body: _LocalBuild) -> tuple[BuildRequest, LocalContext]:
         shm_size=body.shm_size or _SHM_BYTES,
         jobs=body.jobs,
         source_date_epoch_s=_epoch(body.build_args),
+        warn=True,
         secrets=body.secrets,
         ssh={name: Path(path) for name, path in body.ssh.items()},
     )
