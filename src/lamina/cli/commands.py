@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
 
-
-class Command(NamedTuple):
+class Command:
     """The module of ``lamina.cli`` whose COMMANDS has it, and its description."""
 
-    module: str
-    description: str
+    __slots__ = ("description", "module")
+
+    def __init__(self, module: str, description: str) -> None:
+        self.module = module
+        self.description = description
 
 
-class Group(NamedTuple):
+class Group:
     """A group's description, and its commands: the word to type and the command's name in COMMANDS."""
 
-    description: str
-    commands: dict[str, str]
+    __slots__ = ("commands", "description")
+
+    def __init__(self, description: str, commands: dict[str, str]) -> None:
+        self.description = description
+        self.commands = commands
 
 
 COMMANDS = {

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 from lamina.cli.commands import command_named
 
 REMAINDER = "..."
+_MANY = ("+", "*", REMAINDER)
 _TRUTH = {"1": True, "t": True, "T": True, "true": True, "TRUE": True, "True": True}
 _TRUTH |= {"0": False, "f": False, "F": False, "false": False, "FALSE": False, "False": False}
 
@@ -39,14 +40,20 @@ class HelpWanted(Exception):
     """``--help`` was among the flags; the text is the help."""
 
 
-class _Flag(NamedTuple):
-    """A flag: how often it may be given, what it is without a value, how its text is read."""
+class _Flag:
+    """A flag: how often it may be given (*kind* is flag, value or values), how its text is read, what help says of it.
 
-    names: tuple[str, ...]
-    kind: str  # flag, value, values
-    help: str
-    convert: Convert
-    metavar: str
+    No named tuple: making such classes would take a short command two milliseconds.
+    """
+
+    __slots__ = ("convert", "help", "kind", "metavar", "names")
+
+    def __init__(self, names: tuple[str, ...], kind: str, help: str, convert: Convert, metavar: str) -> None:  # noqa: A002
+        self.names = names
+        self.kind = kind
+        self.help = help
+        self.convert = convert
+        self.metavar = metavar
 
     @property
     def attribute(self) -> str:
@@ -57,11 +64,6 @@ class _Flag(NamedTuple):
     def shown(self) -> str:
         """Its names in an error: ``-m, --memory``."""
         return ", ".join(self.names[:2] if len(self.names[0]) == 2 else self.names[:1])
-
-
-class _Positional(NamedTuple):
-    name: str
-    nargs: str | None
 
 
 class Parser:
@@ -75,7 +77,7 @@ class Parser:
         self._flags: list[_Flag] = []
         self._by_name: dict[str, _Flag] = {}
         self._defaults: dict[str, Any] = {}
-        self._positionals: list[_Positional] = []
+        self._positionals: list[tuple[str, str | None]] = []  # name and how many
 
     def flag(self, *names: str, help: str = "", default: bool = False) -> None:  # noqa: A002 - the word for it
         """A flag that is true or false."""
@@ -104,7 +106,7 @@ class Parser:
 
     def add_argument(self, name: str, *, nargs: str | None = None) -> None:
         """A positional argument: one; ``?`` one or none (empty text); ``+`` some; ``*`` any; REMAINDER all that follows."""
-        self._positionals.append(_Positional(name, nargs))
+        self._positionals.append((name, nargs))
 
     def parse(self, argv: Sequence[str]) -> Options:
         """Read a command's arguments. Raises UsageError or HelpWanted."""
@@ -114,7 +116,7 @@ class Parser:
                 setattr(options, flag.attribute, [])
         rest = list(argv)
         words: list[str] = []
-        ends_at_first = any(p.nargs == REMAINDER for p in self._positionals)
+        ends_at_first = any(nargs == REMAINDER for _, nargs in self._positionals)
         while rest:
             word = rest.pop(0)
             if word == "--":
@@ -198,17 +200,17 @@ class Parser:
 
     def _place(self, words: list[str], options: Options) -> None:
         """Give words to the positional arguments, in order."""
-        least = sum(p.nargs in (None, "+") for p in self._positionals)
-        most = None if any(p.nargs in ("+", "*", REMAINDER) for p in self._positionals) else len(self._positionals)
+        least = sum(nargs in (None, "+") for _, nargs in self._positionals)
+        most = None if any(nargs in _MANY for _, nargs in self._positionals) else len(self._positionals)
         if len(words) < least or (most is not None and len(words) > most):
             raise self.with_usage(f"lamina: '{self.prog}' {_wanted(least, most)}", 1)
-        for positional in self._positionals:
-            if positional.nargs in ("+", "*", REMAINDER):
+        for name, nargs in self._positionals:
+            if nargs in _MANY:
                 taken: Any = words
                 words = []
             else:
                 taken, words = (words[0], words[1:]) if words else ("", [])
-            setattr(options, positional.name, taken)
+            setattr(options, name, taken)
 
 
 HIDDEN = "hidden"  # as a flag's help: the flag is another name, or does nothing, and is not told of

@@ -101,7 +101,7 @@ def _rows(item: dict[str, Any], *, full: bool, shows_digests: bool) -> Iterator[
             "CreatedSince": human_ago(item["Created"]),
             "CreatedAt": go_time(item["Created"]),
             "Size": human_size(item["Size"]),
-            "VirtualSize": human_size(item["Size"], 4),
+            "VirtualSize": human_size(item["Size"], digits=4),
             "SharedSize": "N/A",
             "UniqueSize": "N/A",
             "Containers": "N/A",

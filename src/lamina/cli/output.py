@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from lamina.cli.grammar import CommandFailed
 
@@ -22,18 +22,28 @@ _ESCAPED = str.maketrans({c: f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"})
 Row = Mapping[str, Any]
 
 
-class Listing(NamedTuple):
-    """What a command lists: every field's header, Go's name for a row's type, and the template of ``--format raw``."""
+class Listing:
+    """What a command lists: every field's header, Go's name for a row's type, and the templates of ``--format raw``."""
 
-    headers: Mapping[str, str]
-    kind: str
-    raw: str | None = None
-    quiet_field: str = "ID"
-    raw_quiet: str | None = None
+    def __init__(
+        self,
+        headers: Mapping[str, str],
+        *,
+        kind: str,
+        raw: str | None = None,
+        raw_quiet: str | None = None,
+        quiet_field: str = "ID",
+    ) -> None:
+        self.headers = headers
+        self.kind = kind
+        self.raw = raw
+        self.raw_quiet = raw_quiet
+        self.quiet_field = quiet_field
 
     def with_size(self) -> Listing:
         """The same with a size at the end of its raw format."""
-        return self._replace(raw=f"{self.raw}size: {{{{.Size}}}}\n")
+        raw = f"{self.raw}size: {{{{.Size}}}}\n"
+        return Listing(self.headers, kind=self.kind, raw=raw, raw_quiet=self.raw_quiet, quiet_field=self.quiet_field)
 
 
 def print_rows(

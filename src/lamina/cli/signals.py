@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from lamina.client.client import Client
 
 _ENOUGH = 3
-# what no program can catch, what is this process's own business, and what tells a fault of its own
+# what no program can catch, what is this process's own business (the terminal's, if it is in the background), and what tells a
+# fault of its own
 _OWN = frozenset(
     {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD, signal.SIGPIPE, signal.SIGURG}
+    | {signal.SIGTTIN, signal.SIGTTOU}
     | {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL}
 )
 

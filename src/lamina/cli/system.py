@@ -262,8 +262,9 @@ def _print_details(use: dict[str, Any]) -> None:
     for item in use["Images"] or []:
         repository, _, tag = (item["RepoTags"] or ["<none>:<none>"])[0].rpartition(":")
         row = [repository, tag, short_id(item["Id"]), human_ago(item["Created"])]
-        sizes = (item["Size"], item["SharedSize"], item["Size"] - item["SharedSize"])
-        images.append([*row, *map(human_size, sizes), str(item["Containers"])])
+        shares = (item["SharedSize"], item["Size"] - item["SharedSize"])
+        sizes = [human_size(item["Size"]), *(human_size(size, digits=4) for size in shares)]
+        images.append([*row, *sizes, str(item["Containers"])])
     containers = [["CONTAINER ID", "IMAGE", "COMMAND", "LOCAL VOLUMES", "SIZE", "CREATED", "STATUS", "NAMES"]]
     for item in use["Containers"] or []:
         local = sum(1 for mount in item.get("Mounts") or [] if mount["Type"] == "volume")
