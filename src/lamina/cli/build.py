@@ -167,6 +167,7 @@ def _parser() -> Parser:
     parser = Parser("build", "[OPTIONS] PATH | -")
     parser.values("--add-host", convert=extra_host, help="Add a custom host-to-IP mapping (host:ip)")
     parser.values("--build-arg", help="Set build-time variables")
+    parser.flag("--check", help="Say what lint finds in the Dockerfile, and build nothing")
     parser.value("-f", "--file", help='Name of the Dockerfile (default "PATH/Dockerfile")')
     parser.flag("--force-rm", help="Always remove intermediate containers")
     parser.value("--iidfile", help="Write the image ID to a file")
