@@ -36,6 +36,9 @@ class NoLowers:
     async def lower(self, diff_ids: Sequence[DiffID]) -> tuple[int, ...]:
         raise NotImplementedError
 
+    async def stacked_lower(self, diff_ids: Sequence[DiffID], base: int) -> tuple[int, ...]:
+        raise NotImplementedError
+
     async def keep_only(self, stacks: Iterable[Sequence[DiffID]]) -> None:
         self.kept = list(stacks)
 

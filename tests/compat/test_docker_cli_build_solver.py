@@ -178,3 +178,15 @@ def test_lint_is_told_at_the_end_of_a_build_and_alone_with_check(daemon: Daemon,
         assert "JSONArgsRecommended" in cli("build", context).err
     (context / "Dockerfile").write_text("# check=skip=all\nFROM busybox\nCMD echo hi\n")
     assert daemon.lamina("build", "--check", context).code == 0
+
+
+def test_what_a_step_replaces_is_what_later_steps_and_containers_see(daemon: Daemon, context: Path) -> None:
+    dockerfile = (
+        "FROM busybox\nRUN mkdir /t /o && echo t > /t/x && echo o > /o/x && ln -s /t /e\n"
+        "RUN rm /e && mkdir /e && echo new > /e/y\nRUN rm -r /o && mkdir /o && echo again > /o/y\nRUN rm /t/x && ln /t /dev/null || true\n"
+        "RUN find /e /o /t -type f | sort > /seen\n"
+    )
+    build(daemon, context, dockerfile)
+    files = daemon.docker_ok("run", "--rm", "solved", "sh", "-c", "find /e /o /t -type f | sort")
+    assert files == "/e/y\n/o/y"
+    assert daemon.docker_ok("run", "--rm", "solved", "cat", "/seen") == files

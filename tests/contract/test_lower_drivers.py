@@ -368,6 +368,21 @@ async def test_both_drivers_show_the_tree_that_merge_makes(store: Store) -> None
         assert found == expected
 
 
+async def test_what_a_build_stacks_is_what_a_merge_shows(store: Store) -> None:
+    base = layer(directory("d"), file("d/a"), file("d/b"), directory("e", mode=0o700), file("e/x"), link("l", "d"))
+    steps = [
+        layer(directory("d"), file("d/.wh.a", b""), file("d/new", b"2")),
+        layer(directory("e", mode=0o750), file("e/.wh..wh..opq", b""), file("e/y"), file(".wh.l", b"")),
+        layer(directory("d"), file("d/a", b"again"), directory("d/sub"), file("d/sub/z")),
+    ]
+    merged = await store.show(base, *steps)
+    ids = [store.put(tar) for tar in (base, *steps)]
+    store.snapshots.create("stacked")
+    stacked = await store.snapshots.mount("stacked", ids, base=1)
+    assert shown(stacked) == shown(merged)
+    assert [stat.S_IMODE(os.stat(stacked / name).st_mode) for name in ("d", "e")] == [0o755, 0o750]
+
+
 async def test_a_replaced_directory_does_not_keep_the_attributes_below(store: Store) -> None:
     root = await store.show(BASE, layer(file(".wh.p", b""), directory("p"), file("p/sub/new")))
     status = os.stat(root / "p/sub")

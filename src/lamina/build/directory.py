@@ -153,7 +153,8 @@ class _Scan:
         kind = stat.S_IFMT(status.st_mode)
         if kind not in _KINDS:
             return None
-        node = Node(status.st_mode, 0, 0, status.st_mtime_ns)
+        # whole seconds, as in a context that is sent: the two give the same layer
+        node = Node(status.st_mode, 0, 0, int(status.st_mtime) * 1_000_000_000)
         if kind == stat.S_IFDIR:
             node.children = {}
         elif kind == stat.S_IFLNK:

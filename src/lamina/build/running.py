@@ -34,7 +34,10 @@ _SMALL_BYTES = 4 << 20
 
 @dataclass(frozen=True)
 class RunRequest:
-    """A command and what surrounds it. ``files`` are (path in the container, contents), read-only there."""
+    """A command and what surrounds it. ``files`` are (path in the container, contents), read-only there.
+
+    ``base_layers`` is how many of the layers are not of this builder's making.
+    """
 
     args: Sequence[str]
     env: Sequence[str]
@@ -44,6 +47,7 @@ class RunRequest:
     extra_hosts: Sequence[str] = ()
     shm_size: int = 64 << 20
     files: Sequence[tuple[str, str]] = ()
+    base_layers: int = 0
     mounts: Sequence[PlacedMount] = ()
     secret_values: Mapping[str, bytes] = field(default_factory=dict)
     agents: Mapping[str, Path] = field(default_factory=dict)
@@ -104,7 +108,7 @@ class StepRunner:
         endpoint: Endpoint | None = None
         self._snapshots.create(step_id)
         try:
-            rootfs = await self._snapshots.mount(step_id, diff_ids)
+            rootfs = await self._snapshots.mount(step_id, diff_ids, base=request.base_layers)
             if request.network != "host":
                 endpoint = await self._networks.acquire(request.network)
             async with self._room.mounted(

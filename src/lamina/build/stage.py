@@ -88,6 +88,7 @@ class StageState:
     image_id: ImageID | None
     run: dict[str, Any]
     args: dict[str, str] = field(default_factory=dict)
+    base_layers: int = 0
     has_own_command: bool = False
     tree: MergedTree | None = None
     layers_in_tree: int = 0
@@ -107,7 +108,8 @@ def new_state(image: Image | None) -> StageState:
     """The state of a stage at its beginning: over an image, or from scratch."""
     if image is None:
         return StageState(ImageConfig.empty(), None, config.with_default_path({}))
-    return StageState(image.config, image.image_id, config.with_default_path(image.config.run_document))
+    run = config.with_default_path(image.config.run_document)
+    return StageState(image.config, image.image_id, run, base_layers=len(image.config.diff_ids))
 
 
 class StageBuilder:
@@ -221,6 +223,7 @@ class StageBuilder:
             extra_hosts=request.extra_hosts,
             shm_size=request.shm_size,
             files=files,
+            base_layers=self.state.base_layers,
             mounts=mounts,
             secret_values=request.secrets,
             agents=request.ssh,

@@ -7,11 +7,14 @@ says the same layer again as what it did to the tree below it: without links on 
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Sequence
 
 from lamina.layer.errors import InvalidLayer
 from lamina.layer.headers import printable
 from lamina.layer.tree import FileTree, LayerTree, MergedTree, Node, SymlinkLoop, directories
+
+_OPAQUE = b"trusted.overlay.opaque"
 
 
 def merge(trees: Sequence[LayerTree]) -> MergedTree:
@@ -79,6 +82,25 @@ def difference(below: FileTree, above: FileTree) -> LayerTree:
         if is_empty and old_directory is not nothing and directory.has_attributes_of(old_directory):
             del _children(parent)[name]
     return result
+
+
+def stackable(tree: LayerTree) -> MergedTree | None:
+    """One layer as a tree that overlayfs stacks as it is, or None if only a merge gives what it means.
+
+    Overlayfs has words for what a layer takes away, a 0:0 device and a mark on a directory, but none for a directory whose attributes
+    the layer does not say, nor for a hard link to a lower layer's file. *tree* is used up.
+    """
+    for directory in directories(tree.root):
+        if not directory.explicit and directory is not tree.root:
+            return None
+        children = _children(directory)
+        if any(child.link is not None for child in children.values()):
+            return None
+        for name in directory.whiteouts or ():
+            children.setdefault(name, Node(stat.S_IFCHR))
+        if directory.opaque:
+            directory.xattrs = {**(directory.xattrs or {}), _OPAQUE: b"y"}
+    return MergedTree(tree.root)
 
 
 class _HardLinks:

@@ -45,6 +45,8 @@ class TarWriter:
         self._sink = Sink(tar_path)
         self._scanner = Scanner()
         self._clamp_ns = clamp_ns
+        self._pieces: list[bytes] = []
+        self._held = 0
         self.is_empty = True
 
     def add(self, path: bytes, node: Node, read: Read | None = None) -> None:
@@ -75,6 +77,7 @@ class TarWriter:
     def finish(self, tree_path: Path) -> IngestedLayer:
         """End the tar, sync it, and save its tree."""
         self._write(bytes(2 * BLOCK))
+        self._flush()
         tree = self._scanner.finish()
         self._sink.finish()
         save(tree, tree_path)
@@ -108,8 +111,17 @@ class TarWriter:
         self._write(_ustar(name, mode, node.uid, node.gid, size, seconds, kind, link, node.rdev))
 
     def _write(self, data: bytes) -> None:
-        self._sink.take(data)
-        self._scanner.feed(data)
+        # headers and small files together: each hand-over to the disk, the hash and the scanner has its price
+        self._pieces.append(data)
+        self._held += len(data)
+        if self._held >= _COPY_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        block = b"".join(self._pieces)
+        self._pieces, self._held = [], 0
+        self._sink.take(block)
+        self._scanner.feed(block)
 
 
 def reader_of(fd: int, offset: int = 0) -> Read:
@@ -166,7 +178,7 @@ def _ustar(
     name: bytes, mode: int, uid: int, gid: int, size: int, seconds: int, kind: bytes, link: bytes, rdev: int
 ) -> bytes:
     def octal(value: int, width: int) -> bytes:
-        return b"%0*o\0" % (width - 1, value if 0 <= value < 8 ** (width - 1) else 0)
+        return b"%0*o\0" % (width - 1, value if 0 <= value < 1 << 3 * (width - 1) else 0)
 
     block = bytearray(BLOCK)
     block[0:100] = name[:100].ljust(100, b"\0")

@@ -50,6 +50,10 @@ class DirectoryLowers:
         finally:
             self._asked_for.remove(diff_ids)
 
+    async def stacked_lower(self, diff_ids: Sequence[DiffID], base: int) -> tuple[int, ...]:
+        """See LowerDriver; every layer has a directory of its own anyway."""
+        return await self.lower(diff_ids)
+
     async def keep_only(self, stacks: Iterable[Sequence[DiffID]]) -> None:
         """See LowerDriver; a stack's layers are kept one by one, since others may stand on them."""
         kept = {chain for stack in (*stacks, *self._asked_for) for chain in _prefixes(stack)}

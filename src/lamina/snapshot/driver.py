@@ -23,6 +23,13 @@ class LowerDriver(Protocol):
         Raises BlobNotFound if a layer's tar is gone, InvalidLayer if the layers do not stack, and OSError if the kernel refuses.
         """
 
+    async def stacked_lower(self, diff_ids: Sequence[DiffID], base: int) -> tuple[int, ...]:
+        """As ``lower``, for a build's step: a stack that is read once or twice and grows by a layer each time, so that little is made anew.
+
+        The layers above the first *base* were written by ``layer.tarwriter``, every directory explicit and no link on any path. The
+        files are those of ``lower``; their device numbers need not be.
+        """
+
     async def keep_only(self, stacks: Iterable[Sequence[DiffID]]) -> None:
         """Let go of what was derived for any other stack than these, on disk too. What is being made at the moment stays."""
 

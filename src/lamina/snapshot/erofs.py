@@ -15,7 +15,7 @@ from pathlib import Path
 
 from lamina.content import BlobNotFound, ContentStore
 from lamina.layer.erofs import write_image
-from lamina.layer.merge import merge
+from lamina.layer.merge import merge, stackable
 from lamina.layer.tree import StaleTree, load
 from lamina.linux.files import temporary_name
 from lamina.linux.mount import FilesystemContext
@@ -25,7 +25,10 @@ from lamina.snapshot.trees import LayerTrees
 
 _SUFFIX = ".erofs"
 _IN_PROCESS_TREE_BYTES = 64 << 10
-"""Trees that are smaller than this together are merged in a thread; starting a worker would cost more."""
+_SMALL_LAYER_BYTES = 512 << 10
+"""Trees that are smaller than this together are handled in a thread; starting a worker would cost more."""
+_MAXIMUM_STACKED = 24
+"""A longer stack is folded into one index: each layer costs every look-up a little."""
 
 
 class ErofsLowers:
@@ -38,6 +41,7 @@ class ErofsLowers:
         self._content = content
         self._trees = trees
         self._mounts: dict[ChainID, int] = {}
+        self._layers: dict[DiffID, int | None] = {}
         self._locks: dict[ChainID, asyncio.Lock] = {}
 
     def open(self) -> None:
@@ -57,8 +61,29 @@ class ErofsLowers:
                     self._mounts[chain] = await self._open(chain, diff_ids)
         return (self._mounts[chain],)
 
+    async def stacked_lower(self, diff_ids: Sequence[DiffID], base: int) -> tuple[int, ...]:
+        """See LowerDriver: an index of the base, or of more where there is one, and one of its own for each layer above that."""
+        height = next((h for h in range(len(diff_ids), base, -1) if self._is_indexed(diff_ids[:h])), base)
+        above = diff_ids[height:]
+        if len(above) > _MAXIMUM_STACKED:
+            return await self.lower(diff_ids)
+        layers = [await self._layer(diff_id) for diff_id in reversed(above)]
+        if None in layers:
+            return await self.lower(diff_ids)
+        return (*(fd for fd in layers if fd is not None), *await self.lower(diff_ids[:height]))
+
+    def _is_indexed(self, diff_ids: Sequence[DiffID]) -> bool:
+        chain = chain_id(diff_ids)
+        return chain is not None and (chain in self._mounts or self._path(chain).exists())
+
     async def keep_only(self, stacks: Iterable[Sequence[DiffID]]) -> None:
         """See LowerDriver."""
+        stacks = list(stacks)
+        needed = {diff_id for stack in stacks for diff_id in stack}
+        for diff_id in [d for d in self._layers if d not in needed]:
+            fd = self._layers.pop(diff_id)
+            if fd is not None:
+                await asyncio.to_thread(os.close, fd)
         kept = {chain_id(stack) for stack in stacks} | {chain for chain, lock in self._locks.items() if lock.locked()}
         for chain in [c for c in self._mounts if c not in kept]:
             self._locks.pop(chain, None)
@@ -72,6 +97,10 @@ class ErofsLowers:
         """See LowerDriver."""
         while self._mounts:
             os.close(self._mounts.popitem()[1])
+        while self._layers:
+            fd = self._layers.popitem()[1]
+            if fd is not None:
+                os.close(fd)
 
     async def _open(self, chain: ChainID, diff_ids: Sequence[DiffID]) -> int:
         tars = [self._content.path(d) for d in diff_ids]
@@ -102,6 +131,32 @@ class ErofsLowers:
             else:
                 return
 
+    async def _layer(self, diff_id: DiffID) -> int | None:
+        """A mount of one layer's own index, None if overlayfs cannot stack the layer as it is."""
+        if diff_id not in self._layers:
+            async with self._locks.setdefault(ChainID(diff_id), asyncio.Lock()):
+                if diff_id not in self._layers:
+                    self._layers[diff_id] = await self._open_layer(diff_id)
+        return self._layers[diff_id]
+
+    async def _open_layer(self, diff_id: DiffID) -> int | None:
+        tar = self._content.path(diff_id)
+        if not tar.exists():
+            raise BlobNotFound(diff_id)
+        (tree,) = await self._trees.paths([diff_id])
+        index = temporary_name(self._root / "layer")
+        uuid = hashlib.sha256(diff_id.encode()).digest()[:16]
+        try:
+            if tree.stat().st_size < _SMALL_LAYER_BYTES:
+                is_made = await asyncio.to_thread(build_layer_index, index, tree, tar, uuid)
+            else:
+                is_made = await run_in_worker(build_layer_index, (), index, tree, tar, uuid)
+            return await asyncio.to_thread(mount_index, index, [tar]) if is_made else None
+        except StaleTree:
+            return None
+        finally:
+            index.unlink(missing_ok=True)  # the mount holds it; it is made again in less time than its sync would take
+
     def _path(self, chain: ChainID) -> Path:
         return self._root / (chain.hex + _SUFFIX)
 
@@ -128,6 +183,14 @@ def build_index(index: Path, trees: Sequence[Path], tars: Sequence[Path], uuid: 
         temporary.replace(index)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def build_layer_index(index: Path, tree: Path, tar: Path, uuid: bytes) -> bool:
+    """Write the index of one layer for overlayfs to stack; False if it cannot. Blocking. Raises StaleTree."""
+    stacked = stackable(load(tree))
+    if stacked is not None:
+        write_image(stacked, index, tars=[tar], uuid=uuid)
+    return stacked is not None
 
 
 def mount_index(index: Path, tars: Sequence[Path]) -> int:

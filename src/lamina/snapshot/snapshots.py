@@ -86,14 +86,16 @@ class Snapshots:
             (base / name).mkdir(exist_ok=True)
             (base / name).chmod(_FRESH_MODE)
 
-    async def mount(self, snapshot_id: str, diff_ids: Sequence[DiffID]) -> Path:
+    async def mount(self, snapshot_id: str, diff_ids: Sequence[DiffID], *, base: int | None = None) -> Path:
         """Mount the snapshot over the layers *diff_ids* for a process to run on and return its root; one that is mounted stays as it is.
+
+        With *base* it is for a build's step, whose layers above the first *base* grow by one each time (``LowerDriver.stacked_lower``).
 
         Raises BlobNotFound if a layer is not stored, and OSError if the kernel refuses.
         """
         use = self._use(snapshot_id)
         async with use.lock:
-            rootfs = await self._mount_over(snapshot_id, diff_ids)
+            rootfs = await self._mount_over(snapshot_id, diff_ids, base=base)
             use.runs = True
         return rootfs
 
@@ -145,8 +147,11 @@ class Snapshots:
     def _use(self, snapshot_id: str) -> _Use:
         return self._uses.setdefault(snapshot_id, _Use())
 
-    async def _mount_over(self, snapshot_id: str, diff_ids: Sequence[DiffID]) -> Path:
-        lowers = await self._lowers.lower(diff_ids)
+    async def _mount_over(self, snapshot_id: str, diff_ids: Sequence[DiffID], *, base: int | None = None) -> Path:
+        if base is None:
+            lowers = await self._lowers.lower(diff_ids)
+        else:
+            lowers = await self._lowers.stacked_lower(diff_ids, base)
         return await to_the_end(asyncio.to_thread(self._mount, snapshot_id, lowers))
 
     async def _let_go(self, snapshot_id: str, use: _Use) -> None:
