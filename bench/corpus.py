@@ -17,22 +17,48 @@ _SIZES = (100, 1_000, 4_000, 12_000, 30_000, 110_000)
 
 @dataclass(frozen=True)
 class Corpus:
-    """``busybox`` is a small root file system; ``big`` is one of at least 1 GB and 40,000 entries, which also holds busybox."""
+    """``busybox`` is a small root file system; ``big`` is one of at least 1 GB and 40,000 entries, which also holds busybox.
+
+    ``context`` is a build context of 5,000 small files and one of 200 MB, with a Dockerfile of 18 instructions.
+    """
 
     busybox: Path
     big: Path
+    context: Path
 
     @classmethod
     def make(cls, directory: Path) -> Corpus:
         """Write the files below *directory*."""
         directory.mkdir()
-        corpus = cls(directory / "busybox.tar", directory / "big.tar")
+        corpus = cls(directory / "busybox.tar", directory / "big.tar", directory / "context")
+        _make_context(corpus.context)
         with tarfile.open(corpus.busybox, "w") as tar:
             _add_busybox(tar)
         with tarfile.open(corpus.big, "w", format=tarfile.GNU_FORMAT) as tar:
             _add_busybox(tar)
             _add_files(tar)
         return corpus
+
+
+def _make_context(directory: Path) -> None:
+    chance = random.Random(7)
+    for number in range(5000):
+        path = directory / "src" / f"d{number % 50}" / f"f{number}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(chance.randbytes(chance.randrange(50, 3000)))
+    (directory / "blob").write_bytes(chance.randbytes(200_000_000))
+    runs = [f"RUN echo {number} > /run-{number}" for number in range(10)]
+    lines = [
+        "FROM busybox",
+        "ENV A=1",
+        "LABEL of=bench",
+        *runs[:5],
+        "COPY src /src",
+        *runs[5:8],
+        "COPY blob /blob",
+        *runs[8:],
+    ]
+    (directory / "Dockerfile").write_text("\n".join([*lines, "WORKDIR /src", "EXPOSE 80", 'CMD ["sh"]']) + "\n")
 
 
 def _add_busybox(tar: tarfile.TarFile) -> None:

@@ -37,7 +37,8 @@ class Engine:
     def run(self, *arguments: str | Path, own: bool = False) -> str:
         """Run one command of the engine's and return its output. Raises CalledProcessError."""
         argv = [*(self.own_cli if own else self.cli), *map(str, arguments)]
-        environment = {**os.environ, **self.environment}
+        # docker's command line has no BuildKit at hand here: the classic builder, for docker and lamina alike
+        environment = {**os.environ, "DOCKER_BUILDKIT": "0", **self.environment}
         try:
             done = subprocess.run(
                 argv, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=True, text=True
