@@ -202,8 +202,15 @@ class Lifecycle:
             if not force:
                 raise ContainerRunning(record.name)
             await self._end(record)
-            if container_id not in self._store:
-                return  # its end removed it (--rm)
+            if await self._has_removed_itself(container_id):
+                return
+
+    async def _has_removed_itself(self, container_id: str) -> bool:
+        """Whether an end that was recorded took the container with it (``--rm``), which is done under the lock, behind the telling."""
+        if container_id in self._store:
+            async with self._lock(container_id):
+                pass
+        return container_id not in self._store
 
     async def _remove(self, record: Record, *, volumes: bool) -> None:
         """With the lock held. The rows go first: what is left then is garbage for a next start."""
