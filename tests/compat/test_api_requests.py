@@ -254,6 +254,21 @@ def test_logs_with_details_have_a_blank_before_each_line(daemon: Daemon, made: M
     assert daemon.docker("logs", "--details", container).out == " line\n"
 
 
+def test_logs_with_details_show_what_the_log_s_options_name(daemon: Daemon, made: Made) -> None:
+    log = {"Type": "json-file", "Config": {"env": "FOO,NONE", "labels": "l"}}
+    container = made.create(
+        Cmd=["echo", "line"], Env=["FOO=a b", "BAR=2"], Labels={"l": "1"}, HostConfig={"LogConfig": log}
+    )
+    daemon.docker_ok("start", container)
+    daemon.docker_ok("wait", container)
+    assert daemon.docker("logs", "--details", container).out == "FOO=a+b,l=1 line\n"
+
+
+def test_logs_that_are_not_kept_cannot_be_read(daemon: Daemon, made: Made) -> None:
+    result = daemon.docker("logs", made.create(HostConfig={"LogConfig": {"Type": "none"}}))
+    assert (result.code, "configured logging driver does not support reading" in result.err) == (1, True)
+
+
 @pytest.mark.parametrize(
     ("path", "filters"),
     [

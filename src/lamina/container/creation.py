@@ -189,7 +189,7 @@ def complete_host_config(host: HostConfig, hierarchies: Hierarchies) -> HostConf
     own = msgspec.structs.replace(
         host,
         network_mode="bridge" if host.network_mode in ("", "default") else host.network_mode,
-        log_config=host.log_config if host.log_config.type else LogConfig("json-file", {}),
+        log_config=LogConfig(host.log_config.type or "json-file", host.log_config.config or {}),
         restart_policy=host.restart_policy if host.restart_policy.name else RestartPolicy("no", 0),
         ipc_mode=host.ipc_mode or "private",
         cgroupns_mode=host.cgroupns_mode or ("private" if hierarchies.layout == "v2" else "host"),

@@ -84,6 +84,13 @@ class ContainerBeingRemoved(Conflict):
         self.name = name
 
 
+class LogsNotKept(Unsupported):
+    """Nothing that the container said was kept."""
+
+    def __init__(self) -> None:
+        super().__init__("configured logging driver does not support reading")
+
+
 class AlreadyStarted(NotModified):
     """The container runs already."""
 

@@ -230,7 +230,7 @@ def _refuse_unsupported(config: ContainerConfig, host: HostConfig) -> None:
             "--userns": host.userns_mode not in ("", "host"),
             "--volume-driver": host.volume_driver not in ("", "local"),
             f"log driver {host.log_config.type!r}": host.log_config.type not in ("json-file", "local", "none"),
-            "log options": host.log_config.config,
+            "log options other than env and labels": set(host.log_config.config or {}) - {"env", "labels"},
             "--isolation": host.isolation not in ("", "default"),
             "--cpu-count and --cpu-percent": host.cpu_count or host.cpu_percent,
             "--io-maxbandwidth and --io-maxiops": host.io_maximum_bandwidth or host.io_maximum_iops,
