@@ -6,6 +6,7 @@ import os
 import secrets
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,9 +21,10 @@ from lamina.container.config import (
     NetworkingConfig,
     RestartPolicy,
 )
-from lamina.container.errors import NameInUse
+from lamina.container.errors import ContainerNotFound, NameInUse
 from lamina.container.mounts import MountPlan, fill_volume, plan_mounts
 from lamina.container.record import Record
+from lamina.container.settings import donor_in
 from lamina.container.store import ContainerStore
 from lamina.container.times import rfc3339
 from lamina.container.validation import (
@@ -106,7 +108,17 @@ class Creation:
         check_networking(host, request.networking)
         check_namespaces(host, self._store)
         check_strings(command_of(config), config.env or [])
-        return config, host
+        return config, self._with_ids_of_donors(host)
+
+    def _with_ids_of_donors(self, host: HostConfig) -> HostConfig:
+        """The modes that join other containers, with these ones' IDs, as a name may come to be another's."""
+        modes = {}
+        for field in ("network_mode", "ipc_mode", "pid_mode"):
+            donor = donor_in(getattr(host, field))
+            with suppress(ContainerNotFound):  # a network's is looked for at the start only
+                if donor is not None:
+                    modes[field] = f"container:{self._store.find(donor).id}"
+        return msgspec.structs.replace(host, **modes)
 
     def _reserve_name(self, wanted: str | None, container_id: str) -> str:
         if wanted:

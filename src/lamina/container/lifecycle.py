@@ -114,7 +114,7 @@ class Lifecycle:
         """With the lock held: all of it, or nothing is left but the error in the record."""
         console = self.console(record.id)
         try:
-            started = await self._processes.create(record, self._namespace_of)
+            started = await self._processes.create(record, self._donor_of)
             try:
                 if console.has_subscribers:
                     console.connect(await self._processes.attach(record.id))
@@ -318,11 +318,11 @@ class Lifecycle:
         if current is not None and current.state.has_process:
             await self._waiters.exited(record.id)
 
-    def _namespace_of(self, name: str, kind: str) -> str:
-        other = self._store.find(name)
-        if not other.state.has_process:
-            raise ContainerNotRunning(other.id)
-        return f"/proc/{other.state.pid}/ns/{kind}"
+    def _donor_of(self, name: str) -> Record:
+        donor = self._store.find(name)
+        if not donor.state.has_process:
+            raise ContainerNotRunning(donor.id)
+        return donor
 
     def _lock(self, container_id: str) -> asyncio.Lock:
         if container_id not in self._store:

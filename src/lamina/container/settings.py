@@ -16,8 +16,8 @@ _TRUE = ("1", "t", "T", "true", "True", "TRUE")
 _FALSE = ("0", "f", "F", "false", "False", "FALSE")
 _LARGEST = (1 << 63) - 1
 
-NamespaceOf = Callable[[str, str], str]
-"""(container's name or ID, kind of namespace) → path of that running container's namespace."""
+DonorOf = Callable[[str], Record]
+"""(container's name or ID) → the running container whose namespaces are to be joined."""
 
 
 def container_settings(
@@ -26,7 +26,7 @@ def container_settings(
     rootfs: Path,
     mounts: Sequence[Mount],
     network: str,
-    namespace_of: NamespaceOf,
+    donor_of: DonorOf,
     init_path: str | None,
     cgroup_parent: str,
 ) -> ContainerSettings:
@@ -63,7 +63,7 @@ def container_settings(
         oom_score_adj=host.oom_score_adj,
         ulimits=[Ulimit(u.name, u.soft, u.hard) for u in host.ulimits or []],
         sysctls=host.sysctls or {},
-        namespaces=_namespaces(host, network, namespace_of),
+        namespaces=_namespaces(host, network, donor_of),
         shm_size=0 if host.ipc_mode == "none" else host.shm_size or 64 << 20,
         cgroup_parent=host.cgroup_parent or cgroup_parent,
         annotations=host.annotations or {},
@@ -130,10 +130,21 @@ def resources(host: HostConfig) -> Resources:
     )
 
 
-def _namespaces(host: HostConfig, network: str, namespace_of: NamespaceOf) -> Namespaces:
+def donor_in(mode: str) -> str | None:
+    """The container that a mode of namespaces, ``container:X``, tells to join."""
+    return mode.removeprefix("container:") if mode.startswith("container:") else None
+
+
+def namespace_of(donor: Record, kind: str) -> str:
+    """The path of a running container's namespace."""
+    return f"/proc/{donor.state.pid}/ns/{kind}"
+
+
+def _namespaces(host: HostConfig, network: str, donor_of: DonorOf) -> Namespaces:
     def mode(text: str, kind: str, default: str = "private") -> str:
-        if text.startswith("container:"):
-            return namespace_of(text.removeprefix("container:"), kind)
+        donor = donor_in(text)
+        if donor is not None:
+            return namespace_of(donor_of(donor), kind)
         return "host" if text == "host" else default
 
     return Namespaces(

@@ -12,7 +12,7 @@ from typing import Any
 
 from lamina.container.config import ContainerConfig, EndpointRequest, HostConfig, NetworkingConfig
 from lamina.container.errors import ContainerNotFound, UnsupportedOption
-from lamina.container.settings import parse_security_options
+from lamina.container.settings import donor_in, parse_security_options
 from lamina.container.store import ContainerStore
 from lamina.errors import InvalidArgument
 from lamina.linux.signals import signal_number
@@ -40,8 +40,24 @@ def check_config(config: ContainerConfig, host: HostConfig) -> None:
         signal_number(config.stop_signal)
     if config.hostname and host.uts_mode == "host":
         raise InvalidArgument("conflicting options: hostname and the UTS mode")
+    if donor_in(host.network_mode) is not None:
+        _check_joined_network(config, host)
     if config.healthcheck is not None:
         _check_health(config.healthcheck)
+
+
+def _check_joined_network(config: ContainerConfig, host: HostConfig) -> None:
+    """What a network has is its first container's to choose, not that of who joins it (runconfig/hostconfig_unix.go)."""
+    for what, asked in (
+        ("hostname and the network mode", config.hostname),
+        ("dns and the network mode", host.dns),
+        ("custom host-to-IP mapping and the network mode", host.extra_hosts),
+        ("mac-address and the network mode", config.mac_address),
+        ("port publishing and the container type network mode", host.port_bindings or host.publish_all_ports),
+        ("port exposing and the container type network mode", config.exposed_ports),
+    ):
+        if asked:
+            raise InvalidArgument(f"conflicting options: {what}")
 
 
 def check_strings(argv: Iterable[str], env: Iterable[str]) -> None:
