@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import tarfile
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -261,3 +263,19 @@ def test_lines_of_a_log_are_whole_whatever_pieces_they_were_written_in(daemon: D
     lines = daemon.docker_ok("logs", "-t", container).splitlines()
     assert [line.split(" ")[1] for line in lines] == ["abc"]
     daemon.docker_ok("rm", container)
+
+
+def test_a_container_is_marked_as_one(daemon: Daemon) -> None:
+    script = "test -f /.dockerenv && readlink /etc/mtab"
+    assert daemon.docker_ok("run", "--rm", "busybox", "sh", "-c", script) == "/proc/mounts"
+
+
+@pytest.mark.parametrize("command", ["create", "run"])
+def test_an_export_has_the_places_of_mounts(daemon: Daemon, tmp_path: Path, command: str) -> None:
+    daemon.docker_ok(command, "--name", "exported", "busybox", "true")
+    daemon.docker_ok("export", "-o", tmp_path / "tar", "exported")
+    assert daemon.docker_ok("ps", "-as", "--filter", "name=exported", "--format", "{{.Size}}").startswith("0B ")
+    daemon.docker_ok("rm", "exported")
+    with tarfile.open(tmp_path / "tar") as tar:
+        names = {name.removeprefix("./") for name in tar.getnames()}
+    assert names >= {".dockerenv", "dev/console", "dev/pts", "dev/shm", "etc/hosts", "etc/mtab", "proc", "sys"}

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import msgspec
 
-from lamina.container import identity_files, shared_memory
+from lamina.container import identity_files, init_layer, shared_memory
 from lamina.container.mount_requests import mount_requests
 from lamina.container.mounts import runtime_mounts
-from lamina.container.record import NetworkEndpoint, Record
+from lamina.container.record import NEVER, NetworkEndpoint, Record
 from lamina.container.settings import DonorOf, container_settings, donor_in, namespace_of
 from lamina.linux import mount, processes
 from lamina.linux.tasks import to_the_end
@@ -106,6 +106,8 @@ class ContainerProcesses:
         try:
             await asyncio.wait((joining, mounting))
             endpoint, rootfs = joining.result(), mounting.result()
+            if record.state.started_at == NEVER:
+                init_layer.make(rootfs)
             donor = donor_in(record.host_config.network_mode)
             joined = donor_of(donor) if donor is not None else None
             self._ready_files(record, endpoint, joined)
