@@ -237,13 +237,19 @@ class Lifecycle:
         await self._processes.forget(record.id)
 
     async def adopt(self) -> None:
-        """Find the containers that ran when the last daemon ended: watch those that run, record the end of the others."""
+        """Find the containers that ran when the last daemon ended: watch those that run, record the end of the others.
+
+        One that goes with its process (``--rm``) and has none goes now: its start came to nothing, and nobody is left who would try again.
+        """
         for record in self._store:
             if record.state.has_process:
                 self._watch(record)
-            elif self._processes.bundle(record.id).exists():
+                continue
+            if self._processes.bundle(record.id).exists():
                 # its start was never acknowledged, or its end was recorded but not cleaned up
                 await self._processes.clean_up(record, record.endpoint)
+            if record.host_config.auto_remove:
+                await self._remove_ended(record)
 
     async def close(self) -> None:
         """Stop watching. Containers go on; work that was begun on ended ones is finished."""
