@@ -14,7 +14,7 @@ import pytest
 
 from conftest import Daemon
 from lamina.client.client import Client
-from lamina.errors import Conflict, InvalidArgument, NotFound, Unsupported
+from lamina.errors import Conflict, InvalidArgument, LaminaError, NotFound, Unsupported
 from lamina.linux import mount
 
 _CPUS = os.cpu_count() or 1
@@ -74,9 +74,13 @@ def _mount(**fields: Any) -> dict[str, Any]:
         ({"MemorySwappiness": -2}, "Invalid value: -2, valid memory swappiness range is 0-100"),
         ({"MemoryReservation": 5}, "Minimum memory reservation allowed is 6MB"),
         ({"MemoryReservation": 100 << 20, "Memory": 50 << 20}, "can not be less than memory reservation limit"),
-        ({"NanoCpus": 999 * 10**9}, f"range of CPUs is from 0.01 to {_CPUS}.00, as there are only {_CPUS} CPUs"),
+        ({"NanoCpus": 999 * 10**9}, f"Range of CPUs is from 0.01 to {_CPUS}.00, as there are only {_CPUS} CPUs"),
         ({"NanoCpus": 10**9, "CpuQuota": 5000}, "Conflicting options: Nano CPUs and CPU Quota cannot both be set"),
         ({"NanoCpus": 10**9, "CpuPeriod": 5000}, "Conflicting options: Nano CPUs and CPU Period cannot both be set"),
+        ({"NanoCpus": -(10**9)}, f"Range of CPUs is from 0.01 to {_CPUS}.00, as there are only {_CPUS} CPUs"),
+        ({"Tmpfs": {"/x": "bogus=1"}}, 'invalid tmpfs option ["bogus" "1"]'),
+        ({"Tmpfs": {"/x": "size=1m,bogus"}}, 'invalid tmpfs option ["bogus"]'),
+        (_mount(Type="tmpfs", TmpfsOptions={"Options": [["bogus"]]}), 'invalid tmpfs option ["bogus"]'),
         ({"CpuPeriod": 1}, "CPU cfs period can not be less than 1ms"),
         ({"CpuPeriod": -1}, "CPU cfs period can not be less than 1ms"),
         ({"CpuQuota": 1}, "CPU cfs quota can not be less than 1ms"),
@@ -118,9 +122,14 @@ def test_a_host_config_that_is_wrong_is_refused(made: Made, host: dict[str, Any]
         ({"Cmd": ["x" * 200_000]}, "argument is longer than 131072 bytes"),
         ({"Env": ["A=" + "x" * 200_000]}, "environment variable is longer than 131072 bytes"),
         ({"Cmd": ["a\0b"]}, "null character"),
+        ({"Volumes": {"/etc/passwd": {}}}, "cannot mount volume over existing file, file exists /etc/passwd"),
         ({"Hostname": "x", "HostConfig": {"UTSMode": "host"}}, "conflicting options: hostname and the UTS mode"),
         ({"NetworkingConfig": {"EndpointsConfig": {"bridge": {"Aliases": ["a"]}}}}, "user-defined networks"),
         ({"NetworkingConfig": {"EndpointsConfig": {"bridge": {"MacAddress": "x"}}}}, "invalid MAC address"),
+        (
+            {"NetworkingConfig": {"EndpointsConfig": {"bridge": {"IPAMConfig": {"IPv4Address": "10.1.1.1"}}}}},
+            "user specified IP address is supported on user defined networks only",
+        ),
     ],
 )
 def test_a_config_that_is_wrong_is_refused(made: Made, config: dict[str, Any], message: str) -> None:
@@ -152,9 +161,29 @@ def test_a_platform_is_checked_against_the_image(made: Made) -> None:
 
 
 def test_limits_that_only_look_odd_are_taken(made: Made) -> None:
-    for host in ({"MemorySwap": -5}, {"Memory": (1 << 63) - 1}, {"CpuQuota": -1}, {"PublishAllPorts": True}):
+    for host in (
+        {"MemorySwap": -5},
+        {"Memory": (1 << 63) - 1},
+        {"Memory": 32 << 20, "MemorySwap": -7},
+        {"CpuQuota": -1},
+        {"PublishAllPorts": True},
+    ):
         container = made.create(host)
         made.client.request("POST", f"/containers/{container}/start").read()
+
+
+def test_a_container_that_cannot_be_made_leaves_no_volume(made: Made, client: Client) -> None:
+    before = client.request("GET", "/volumes").json()["Volumes"]
+    with pytest.raises(InvalidArgument):
+        made.create(Volumes={"/data": {}, "/etc/passwd": {}})
+    assert client.request("GET", "/volumes").json()["Volumes"] == before
+
+
+def test_an_empty_word_is_a_command_that_is_not_found(made: Made, client: Client) -> None:
+    container = made.create(Cmd=[""])
+    with pytest.raises(LaminaError, match=r'exec: "": executable file not found in \$PATH'):
+        client.request("POST", f"/containers/{container}/start")
+    assert made.inspect(container)["State"]["ExitCode"] == 127
 
 
 def _output(daemon: Daemon, made: Made, command: str, host: dict[str, Any] | None = None, **config: Any) -> str:

@@ -41,7 +41,7 @@ from lamina.linux.tasks import to_the_end
 from lamina.oci.config import RunConfig
 from lamina.runtime import defaults
 from lamina.snapshot import Snapshots
-from lamina.volume import VolumeStore
+from lamina.volume import Hold, VolumeInUse, VolumeNotFound, VolumeStore
 
 _SHM_BYTES = 64 << 20
 
@@ -85,8 +85,9 @@ class Creation:
         container_id = secrets.token_hex(32)
         config, host = self._checked(request, container_id)
         name = self._reserve_name(request.name, container_id)
+        hold = self._volumes.hold()
         try:
-            with self._images.hold(request.image.image_id), self._volumes.hold() as hold:
+            with self._images.hold(request.image.image_id), hold:
                 plan = await plan_mounts(config, host, self._volumes, hold)
                 self._snapshots.create(container_id)
                 await self._fill_volumes(plan, container_id, request.image)
@@ -94,10 +95,17 @@ class Creation:
                 await self._store.put(record)
         except BaseException:
             self._store.release_name(name)
-            await to_the_end(self._snapshots.remove(container_id))
+            await to_the_end(self._undo(container_id, hold))
             raise
         test = config.healthcheck.test if config.healthcheck else None
         return record, ["health checks are not run yet"] if test and test[0] not in ("", "NONE") else []
+
+    async def _undo(self, container_id: str, hold: Hold) -> None:
+        """Remove what was made for a container that did not come to be."""
+        await self._snapshots.remove(container_id)
+        for name in hold.made_anonymous:
+            with suppress(VolumeInUse, VolumeNotFound):  # its name was seen and used, or it was removed, meanwhile
+                await self._volumes.remove(name)
 
     def _checked(self, request: CreateRequest, container_id: str) -> tuple[ContainerConfig, HostConfig]:
         """The request, complete, with nothing in it that is wrong or not supported."""
@@ -176,8 +184,9 @@ def complete_config(
     entrypoint, cmd = _words(config.entrypoint), _words(config.cmd)
     if not entrypoint:
         cmd = cmd or image.cmd or []
-        # an entry point of one empty word takes the image's away
-        entrypoint = (image.entrypoint or []) if config.entrypoint is None or config.entrypoint == [] else []
+        entrypoint = (image.entrypoint or []) if config.entrypoint is None else []
+    elif entrypoint == [""]:
+        entrypoint = []  # one empty word takes the image's away, and its command with it
     return msgspec.structs.replace(
         config,
         hostname=config.hostname or (os.uname().nodename if host_uts else container_id[:12]),
@@ -251,9 +260,7 @@ def _networks(
 
 
 def _words(value: list[str] | str | None) -> list[str]:
-    if isinstance(value, str):
-        return [value]
-    return [] if value == [""] else list(value or [])
+    return [value] if isinstance(value, str) else list(value or [])
 
 
 def _union(first: dict[str, Any] | None, second: dict[str, Any] | None) -> dict[str, Any] | None:

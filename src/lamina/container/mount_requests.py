@@ -6,7 +6,7 @@ Pure: nothing is looked up or made, so that the same request gives the same moun
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -28,6 +28,14 @@ _MODES = (
     frozenset({"cached", "delegated", "consistent", "default"}),
 )
 """The groups of which a ``-v`` may have one word each."""
+
+_TMPFS_FLAGS = frozenset(
+    "defaults ro rw suid nosuid dev nodev exec noexec sync async dirsync remount mand nomand atime noatime diratime nodiratime "
+    "bind rbind private rprivate shared rshared slave rslave unbindable runbindable relatime norelatime strictatime "
+    "nostrictatime".split()
+)
+_TMPFS_VALUES = frozenset(("gid", "mode", "mpol", "nr_blocks", "nr_inodes", "size", "uid"))
+"""What docker lets a tmpfs have (moby/sys/mount, flags.go)."""
 
 _OPTIONS: Mapping[Kind, str] = {"bind": "bind_options", "volume": "volume_options", "tmpfs": "tmpfs_options"}
 
@@ -121,7 +129,18 @@ def _bind(text: str) -> MountRequest:
 
 def _tmpfs(path: str, options: str) -> MountRequest:
     words = tuple(word for word in options.split(",") if word)
-    return MountRequest("tmpfs", absolute(path), shown=False, options=words)
+    return MountRequest("tmpfs", absolute(path), shown=False, options=_known_to_tmpfs(words))
+
+
+def _known_to_tmpfs(words: Iterable[str]) -> tuple[str, ...]:
+    """The same words. Raises InvalidMount for one that is no option of a tmpfs."""
+    known = tuple(words)
+    for word in known:
+        name, equals, _ = word.partition("=")
+        if not (name in _TMPFS_VALUES if equals else word in _TMPFS_FLAGS):
+            shown = " ".join(f'"{part}"' for part in word.split("=", 1))
+            raise InvalidMount(f"invalid tmpfs option [{shown}]")
+    return known
 
 
 def _mount(mount: MountObject) -> MountRequest:
@@ -201,7 +220,7 @@ def _tmpfs_mount(mount: MountObject, target: str) -> MountRequest:
         if not isinstance(item, list) or not 0 < len(item) < 3 or not all(isinstance(word, str) for word in item):
             raise InvalidMount(_invalid("tmpfs", "Options must be a list of [name] and [name, value]"))
         words.append("=".join(item))
-    return MountRequest("tmpfs", target, read_only=mount.read_only, options=tuple(words))
+    return MountRequest("tmpfs", target, read_only=mount.read_only, options=_known_to_tmpfs(words))
 
 
 def _invalid(kind: str, reason: str) -> str:

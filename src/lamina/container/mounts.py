@@ -73,10 +73,12 @@ async def fill_volume(volume: Volume, rootfs: Path, target: str, *, in_use: bool
     """Copy what the image has at *target* into an empty volume, with owners, modes and the directory's own attributes.
 
     It is copied beside the volume's directory and takes its place, as half of it, after a crash, would never be made whole. Where a
-    process has the directory mounted (*in_use*) it has to be that one.
+    process has the directory mounted (*in_use*) it has to be that one. Raises InvalidMount if the image has a file there.
     """
     try:
         source = paths.open_in_root(rootfs, target, os.O_RDONLY | os.O_DIRECTORY)
+    except NotADirectoryError:
+        raise InvalidMount(f"cannot mount volume over existing file, file exists {target}") from None
     except OSError:
         return
     filled = volume.path if in_use else temporary_name(volume.path)

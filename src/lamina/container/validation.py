@@ -100,6 +100,8 @@ def check_networking(host: HostConfig, networking: NetworkingConfig) -> None:
     if mode not in ("bridge", "host", "none") and not mode.startswith("container:"):
         raise UnsupportedOption(f"network {mode!r}", "lamina has the networks bridge, host and none so far")
     endpoints = networking.endpoints_config or {}
+    if any(e is not None and (e.ipam_config or {}).get("IPv4Address") for e in endpoints.values()):
+        raise InvalidArgument("user specified IP address is supported on user defined networks only")
     extra = set(endpoints) - {mode, "default"}
     if extra:
         raise UnsupportedOption(f"network {min(extra)!r}", "a container can be in one network so far")
@@ -167,7 +169,7 @@ def _check_cpus(host: HostConfig) -> None:
     cpus = os.cpu_count() or 1
     if host.nano_cpus and not 0 < host.nano_cpus <= cpus * 1_000_000_000:
         there_are = f"there are only {cpus} CPUs available"
-        raise InvalidArgument(f"range of CPUs is from 0.01 to {cpus}.00, as {there_are}")
+        raise InvalidArgument(f"Range of CPUs is from 0.01 to {cpus}.00, as {there_are}")
     if host.cpu_period and not 1000 <= host.cpu_period <= 1_000_000:
         raise InvalidArgument("CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)")
     if 0 < host.cpu_quota < 1000:
