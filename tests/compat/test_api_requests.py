@@ -89,7 +89,20 @@ def _mount(**fields: Any) -> dict[str, Any]:
         ({"CpusetMems": "9999"}, "Requested memory nodes are not available - requested 9999"),
         ({"ExtraHosts": ["foo"]}, 'bad format for add-host: "foo"'),
         ({"ExtraHosts": ["foo:bar"]}, 'invalid IP address in add-host: "bar"'),
+        ({"SecurityOpt": ["bogus=1"]}, 'invalid --security-opt 2: "bogus=1"'),
+        ({"SecurityOpt": ["bogus"]}, 'invalid --security-opt 1: "bogus"'),
+        ({"CapAdd": ["bogus"]}, 'invalid CapAdd: unknown capability: "CAP_BOGUS"'),
         ({"Binds": ["/tmp:/x:ro,rw"]}, "invalid mode: ro,rw"),
+        (
+            {"Binds": ["/tmp:x"]},
+            "invalid volume specification: '/tmp:x': invalid mount config for type \"bind\": "
+            "invalid mount path: 'x' mount path must be absolute",
+        ),
+        (
+            {"Binds": ["/tmp:/"]},
+            "invalid volume specification: '/tmp:/': invalid mount config for type \"bind\": "
+            "invalid specification: destination can't be '/'",
+        ),
         ({"Binds": ["/tmp:/x:shared,slave"]}, "invalid mode: shared,slave"),
         ({"Binds": ["/tmp:/x:nocopy"]}, "field VolumeOptions must not be specified"),
         ({"Binds": ["named:/x:shared"]}, "field BindOptions must not be specified"),
@@ -177,6 +190,97 @@ def test_a_container_that_cannot_be_made_leaves_no_volume(made: Made, client: Cl
     with pytest.raises(InvalidArgument):
         made.create(Volumes={"/data": {}, "/etc/passwd": {}})
     assert client.request("GET", "/volumes").json()["Volumes"] == before
+
+
+def test_directories_of_the_host_are_made_when_nothing_else_can_fail(made: Made, tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgument):
+        made.create({"Binds": [f"{tmp_path}/new:/a"]}, Volumes={"/etc/passwd": {}})
+    assert not (tmp_path / "new").exists()
+    made.create({"Binds": [f"{tmp_path}/new:/a"]})
+    assert (tmp_path / "new").is_dir()
+
+
+def test_a_device_that_is_not_there_is_told_in_the_words_that_make_127(made: Made, client: Client) -> None:
+    for host in (
+        {"Devices": [{"PathOnHost": "/dev/nosuch"}]},
+        {"BlkioDeviceReadBps": [{"Path": "/dev/nosuch", "Rate": 1}]},
+    ):
+        container = made.create(host)
+        with pytest.raises(LaminaError, match="no such file or directory"):
+            client.request("POST", f"/containers/{container}/start")
+
+
+def test_security_of_modules_that_the_host_does_not_have_is_passed_over(daemon: Daemon, made: Made) -> None:
+    assert _output(daemon, made, "echo ran", {"SecurityOpt": ["label=type:foo"]}) == "ran"
+    if not Path("/sys/module/apparmor").exists():
+        assert _output(daemon, made, "echo ran", {"SecurityOpt": ["apparmor=foo"]}) == "ran"
+
+
+def test_a_relative_volume_is_relative_to_the_root(daemon: Daemon, made: Made) -> None:
+    assert _output(daemon, made, "mount | grep -c ' /data/a '", Volumes={"data/a": {}}) == "1"
+
+
+def test_the_host_s_first_process_needs_no_other(daemon: Daemon, made: Made) -> None:
+    assert _output(daemon, made, "echo ran", {"Init": True, "PidMode": "host"}) == "ran"
+
+
+def test_a_request_is_shown_as_docker_completes_it(made: Made) -> None:
+    host = {"Memory": 32 << 20, "MemorySwappiness": -1, "PidsLimit": 0, "PidMode": "host"}
+    shown = made.inspect(made.create(host, Env=["B=1", "A=2"]))
+    completed = shown["HostConfig"]
+    assert (completed["MemorySwap"], completed["PidsLimit"], completed["SecurityOpt"]) == (
+        64 << 20,
+        None,
+        ["label=disable"],
+    )
+    assert "MemorySwappiness" not in completed
+    assert shown["Config"]["Env"][:2] == ["B=1", "A=2"]
+    assert shown["LogPath"] == ""
+
+
+def test_a_container_on_the_host_s_network_has_a_place_in_it(daemon: Daemon, made: Made) -> None:
+    container = made.create({"NetworkMode": "host"}, Cmd=["sleep", "600"])
+    daemon.docker_ok("start", container)
+    settings = made.inspect(container)["NetworkSettings"]
+    assert os.path.samefile(settings["SandboxKey"], "/proc/self/ns/net")
+    assert settings["SandboxID"] == settings["Networks"]["host"]["EndpointID"] != ""
+
+
+def test_what_is_taken_and_may_not_be_meant_is_told(made: Made, client: Client) -> None:
+    body = {"Image": "busybox", "Cmd": ["true"], "HostConfig": {"OomKillDisable": True}}
+    created = client.request("POST", "/containers/create", body=body).json()
+    made.ids.append(created["Id"])
+    assert "OOM killer is disabled for the container, but no memory limit is set" in created["Warnings"][0]
+
+
+def test_an_empty_request_is_refused_as_one(client: Client) -> None:
+    with pytest.raises(InvalidArgument, match="Config cannot be empty in order to create a container"):
+        client.request("POST", "/containers/create", body={})
+
+
+def test_what_has_ended_is_listed_by_its_status_alone(made: Made, client: Client, daemon: Daemon) -> None:
+    container = made.create(Cmd=["sh", "-c", "exit 3"])
+    daemon.docker("start", "-a", container)
+    listed = {
+        kind: container in {c["Id"] for c in client.request("GET", "/containers/json", query).json()}
+        for kind, query in {
+            "exited": {"filters": json.dumps({"exited": ["3"]})},
+            "status": {"filters": json.dumps({"status": ["exited"]})},
+            "limit": {"limit": "50"},
+            "no limit": {"limit": "-2"},
+        }.items()
+    }
+    assert listed == {"exited": False, "status": True, "limit": True, "no limit": False}
+
+
+def test_waiting_for_an_exit_goes_on_when_a_start_fails(made: Made, client: Client) -> None:
+    container = made.create(Cmd=["nonexistent"])
+    waiting = client.request("POST", f"/containers/{container}/wait", {"condition": "next-exit"})
+    with pytest.raises(LaminaError):
+        client.request("POST", f"/containers/{container}/start")
+    client.request("DELETE", f"/containers/{container}")
+    made.ids.remove(container)
+    assert json.loads(waiting.read())["StatusCode"] == 127
 
 
 def test_an_empty_word_is_a_command_that_is_not_found(made: Made, client: Client) -> None:

@@ -24,7 +24,7 @@ from lamina.container.config import (
 from lamina.container.errors import ContainerNotFound, NameInUse
 from lamina.container.mounts import MountPlan, fill_volume, plan_mounts
 from lamina.container.record import Record
-from lamina.container.settings import donor_in
+from lamina.container.settings import LARGEST_LIMIT, donor_in
 from lamina.container.store import ContainerStore
 from lamina.container.times import rfc3339
 from lamina.container.validation import (
@@ -34,6 +34,7 @@ from lamina.container.validation import (
     check_networking,
     check_strings,
 )
+from lamina.container.warnings import warnings, without_effectless
 from lamina.errors import InvalidArgument
 from lamina.image.store import Image, ImageStore
 from lamina.linux.cgroups import Hierarchies
@@ -83,7 +84,8 @@ class Creation:
         UnsupportedOption.
         """
         container_id = secrets.token_hex(32)
-        config, host = self._checked(request, container_id)
+        config, asked = self._checked(request, container_id)
+        host = without_effectless(asked, self._hierarchies)
         name = self._reserve_name(request.name, container_id)
         hold = self._volumes.hold()
         try:
@@ -91,14 +93,14 @@ class Creation:
                 plan = await plan_mounts(config, host, self._volumes, hold)
                 self._snapshots.create(container_id)
                 await self._fill_volumes(plan, container_id, request.image)
+                plan.make_sources()
                 record = _record(container_id, name, request, config, host, plan)
                 await self._store.put(record)
         except BaseException:
             self._store.release_name(name)
             await to_the_end(self._undo(container_id, hold))
             raise
-        test = config.healthcheck.test if config.healthcheck else None
-        return record, ["health checks are not run yet"] if test and test[0] not in ("", "NONE") else []
+        return record, list(warnings(config, asked, self._hierarchies))
 
     async def _undo(self, container_id: str, hold: Hold) -> None:
         """Remove what was made for a container that did not come to be."""
@@ -215,6 +217,11 @@ def complete_host_config(host: HostConfig, hierarchies: Hierarchies) -> HostConf
         ipc_mode=host.ipc_mode or "private",
         cgroupns_mode=host.cgroupns_mode or ("private" if hierarchies.layout == "v2" else "host"),
         shm_size=host.shm_size or _SHM_BYTES,
+        memory_swap=host.memory_swap or min(2 * max(host.memory, 0), LARGEST_LIMIT),
+        memory_swappiness=None if host.memory_swappiness == -1 else host.memory_swappiness,
+        oom_kill_disable=bool(host.oom_kill_disable),
+        pids_limit=host.pids_limit if host.pids_limit and host.pids_limit > 0 else None,
+        security_opt=host.security_opt or (["label=disable"] if _sees_host(host) else host.security_opt),
         runtime=host.runtime or "runc",
         console_size=host.console_size or [0, 0],
     )
@@ -227,6 +234,11 @@ def complete_host_config(host: HostConfig, hierarchies: Hierarchies) -> HostConf
     )
 
 
+def _sees_host(host: HostConfig) -> bool:
+    """Whether docker would give the container no SELinux label of its own, and says so."""
+    return host.privileged or "host" in (host.ipc_mode, host.pid_mode)
+
+
 def command_of(config: ContainerConfig) -> list[str]:
     """Entry point and command in one. Raises InvalidArgument if both are empty."""
     words = [*_words(config.entrypoint), *_words(config.cmd)]
@@ -236,17 +248,16 @@ def command_of(config: ContainerConfig) -> list[str]:
 
 
 def merge_env(base: Sequence[str], over: Sequence[str]) -> list[str]:
-    """The image's variables with the request's in the place of those of the same name; a name without ``=`` removes one."""
-    merged = {entry.partition("=")[0]: entry for entry in base}
+    """The request's variables, and behind them those of the image that it does not name; a name without ``=`` takes one away."""
+    merged: dict[str, str] = {}
     for entry in over:
-        name, equals, _ = entry.partition("=")
+        name = entry.partition("=")[0]
         if not name:
             raise InvalidArgument(f"invalid environment variable: {entry}")
-        if equals:
-            merged[name] = entry
-        else:
-            merged.pop(name, None)
-    return list(merged.values())
+        merged[name] = entry
+    for entry in base:
+        merged.setdefault(entry.partition("=")[0], entry)
+    return [entry for entry in merged.values() if "=" in entry]
 
 
 def _networks(

@@ -74,9 +74,9 @@ class Lifecycle:
         self._starts: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def tell(self, action: str, record: Record) -> None:
+    def tell(self, action: str, record: Record, attributes: Mapping[str, str] | None = None) -> None:
         """Tell the world what happened to a container outside of its life."""
-        self._emit(action, record, {})
+        self._emit(action, record, attributes or {})
 
     def console(self, container_id: str) -> Console:
         """The streams of a container, whether it runs or not."""
@@ -135,7 +135,6 @@ class Lifecycle:
         code = error.exit_code if isinstance(error, ContainerStartError) else _START_FAILED
         text = error.message if isinstance(error, LaminaError) else str(error) or "the start was interrupted"
         failed = await self._store.settle(record.with_state(exit_code=code, error=text))
-        self._waiters.tell_exit(record.id, code)
         if failed.host_config.auto_remove:
             await self._remove_ended(failed)
 

@@ -34,11 +34,11 @@ class ContainerQuery:
 def select_containers(containers: ContainerStore, images: ImageStore, query: ContainerQuery) -> list[Record]:
     """The containers that match, the newest first. Raises InvalidArgument for a value that means nothing."""
     tests = [_test(name, values, containers, images) for name, values in query.filters.items() if values]
-    by_status = "status" in query.filters or "exited" in query.filters or query.limit
+    implies_all = "status" in query.filters or (query.limit or 0) > 0
     chosen = [
         record
         for record in containers
-        if (query.include_stopped or by_status or record.state.has_process) and all(test(record) for test in tests)
+        if (query.include_stopped or implies_all or record.state.has_process) and all(test(record) for test in tests)
     ]
     chosen.sort(key=lambda record: record.created_ns, reverse=True)
     return chosen[: query.limit] if query.limit and query.limit > 0 else chosen

@@ -80,7 +80,7 @@ def mount_requests(config: ContainerConfig, host: HostConfig) -> dict[str, Mount
             raise InvalidMount(f"Duplicate mount point: {request.target}")
         wanted[request.target] = request
     for path in config.volumes or {}:
-        target = absolute(path)
+        target = absolute(f"/{path}")  # one that is relative is so to the root
         wanted.setdefault(target, MountRequest("volume", target))
     return wanted
 
@@ -89,8 +89,8 @@ def absolute(path: str) -> str:
     """A place in a container, normalized. Raises InvalidMount if it is not absolute, or the root."""
     if not path.startswith("/") or "\0" in path:
         raise InvalidMount(f"invalid mount path: '{path}' mount path must be absolute")
-    normal = posixpath.normpath(path)
-    if normal in ("/", "//"):
+    normal = "/" + posixpath.normpath(path).lstrip("/")
+    if normal == "/":
         raise InvalidMount("invalid specification: destination can't be '/'")
     return normal
 
@@ -102,13 +102,18 @@ def _bind(text: str) -> MountRequest:
         return MountRequest("volume", absolute(parts[0]))
     if len(parts) > 3 or not parts[0] or not parts[1] or "\0" in text:
         raise InvalidMount(f"invalid volume specification: '{text}'")
-    source, target = parts[0], absolute(parts[1])
+    source = parts[0]
+    is_bind = source.startswith("/")
+    try:
+        target = absolute(parts[1])
+    except InvalidMount as error:
+        reason = _invalid("bind" if is_bind else "volume", error.message)
+        raise InvalidMount(f"invalid volume specification: '{text}': {reason}") from None
     mode = parts[2] if len(parts) == 3 else ""
     words = [word for word in mode.split(",") if word]
     if any(sum(word in group for word in words) > 1 for group in _MODES) or not set(words) <= set().union(*_MODES):
         raise InvalidMount(f"invalid mode: {mode}")
     propagation = next((word for word in words if word in PROPAGATIONS), "")
-    is_bind = source.startswith("/")
     if (is_bind and "nocopy" in words) or (not is_bind and propagation):
         kind, options = ("bind", "VolumeOptions") if is_bind else ("volume", "BindOptions")
         raise InvalidMount(f"invalid volume specification: '{text}': {_invalid(kind, _not_for(options))}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import shutil
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -219,7 +220,7 @@ class ContainerProcesses:
         if record.config.network_disabled:
             mode = "none"
         if mode == "host":
-            return NetworkEndpoint(network=mode, network_id=self._networks.ids[mode])
+            return NetworkEndpoint(network=mode, network_id=self._networks.ids[mode], endpoint_id=secrets.token_hex(32))
         request = record.networks.get(mode)
         wanted_ip = (request.ipam_config or {}).get("IPv4Address") if request else None
         mac = (request.mac_address if request else None) or record.config.mac_address

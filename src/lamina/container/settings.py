@@ -14,7 +14,7 @@ from lamina.runtime.settings import ContainerSettings, Device, Mount, Namespaces
 
 _TRUE = ("1", "t", "T", "true", "True", "TRUE")
 _FALSE = ("0", "f", "F", "false", "False", "FALSE")
-_LARGEST = (1 << 63) - 1
+LARGEST_LIMIT = (1 << 63) - 1
 
 DonorOf = Callable[[str], Record]
 """(container's name or ID) → the running container whose namespaces are to be joined."""
@@ -67,7 +67,9 @@ def container_settings(
         shm_size=0 if host.ipc_mode == "none" else host.shm_size or 64 << 20,
         cgroup_parent=host.cgroup_parent or cgroup_parent,
         annotations=host.annotations or {},
-        init_path=init_path if host.init else None,
+        init_path=init_path
+        if host.init and not host.pid_mode
+        else None,  # the first process of the namespace is another
     )
 
 
@@ -84,10 +86,12 @@ def parse_security_options(options: Sequence[str]) -> dict[str, Any]:
             result["apparmor"] = None if value == "unconfined" else value
         elif key == "systempaths" and value == "unconfined":
             result["systempaths"] = value
-        elif key == "label" and value == "disable":
-            continue  # SELinux labels: none are set anyway
+        elif key == "label" and separator:
+            continue  # of SELinux, which labels nothing here, as dockerd without it
+        elif separator:
+            raise InvalidArgument(f'invalid --security-opt 2: "{option}"')
         else:
-            raise InvalidArgument(f"invalid --security-opt: {option!r}")
+            raise InvalidArgument(f'invalid --security-opt 1: "{option}"')
     return result
 
 
@@ -104,14 +108,11 @@ def resources(host: HostConfig) -> Resources:
     if host.nano_cpus:
         period = 100_000
         quota = host.nano_cpus * period // 1_000_000_000
-    swap = host.memory_swap
-    if host.memory and not swap:
-        swap = min(host.memory * 2, _LARGEST)
     return Resources(
         memory=host.memory or None,
-        memory_swap=max(swap, -1) or None,  # anything below zero is no limit
+        memory_swap=max(host.memory_swap, -1) or None,  # anything below zero is no limit
         memory_reservation=host.memory_reservation or None,
-        memory_swappiness=host.memory_swappiness if host.memory_swappiness not in (None, -1) else None,
+        memory_swappiness=host.memory_swappiness,
         oom_kill_disable=bool(host.oom_kill_disable),
         cpu_shares=host.cpu_shares or None,
         cpu_quota=max(quota, -1) or None,
@@ -120,7 +121,7 @@ def resources(host: HostConfig) -> Resources:
         cpu_realtime_runtime=host.cpu_realtime_runtime or None,
         cpuset_cpus=host.cpuset_cpus,
         cpuset_mems=host.cpuset_mems,
-        pids=host.pids_limit if host.pids_limit and host.pids_limit > 0 else None,
+        pids=host.pids_limit,
         blkio_weight=host.blkio_weight or None,
         blkio_weight_device=_weights(host.blkio_weight_device),
         read_bps=_throttles(host.blkio_device_read_bps),

@@ -101,7 +101,7 @@ class _Containers:
     async def create(self, request: Request) -> Response:
         body = await request.json(_CreateBody, limit=_CREATE_LIMIT)
         if not body.image:
-            raise InvalidRequest("no image was given")
+            raise InvalidRequest("Config cannot be empty in order to create a container")
         image = self._engine.images.find(body.image)
         wanted = _platform(request.query("platform"))
         if wanted is not None and not image.config.platform.matches(wanted):
@@ -206,6 +206,7 @@ class _Containers:
             self._engine.processes.resize(record.id, height, width)
         except OSError as error:
             raise ContainerNotRunning(record.id) from error
+        self._engine.lifecycle.tell("resize", record, {"height": str(height), "width": str(width)})
         return Response(200)
 
     async def logs(self, request: Request) -> StreamingResponse:
