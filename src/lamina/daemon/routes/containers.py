@@ -193,7 +193,7 @@ class _Containers:
         waiting = asyncio.ensure_future(self._engine.lifecycle.wait(record.id, cast(Condition, condition)))
         if request.api_version < _WAIT_CONDITIONS_SINCE:
             return json_response({"StatusCode": await waiting})
-        return StreamingResponse(_wait_body(waiting))
+        return StreamingResponse(_wait_body(waiting), is_endless=True)
 
     async def resize(self, request: Request) -> Response:
         record = self._find(request)
@@ -218,7 +218,7 @@ class _Containers:
         details = f"{details_of(record)} ".encode() if request.flag("details") else b""
         prefix = _Prefix(timestamps=request.flag("timestamps"), details=details)
         encode = _plain if record.config.tty else _framed
-        return StreamingResponse(encode(lines, prefix), _stream_type(request, record))
+        return StreamingResponse(encode(lines, prefix), _stream_type(request, record), is_endless=query.follow)
 
     def _log_lines(self, record: Record, query: LogQuery) -> AsyncIterator[LogLine]:
         if record.host_config.log_config.type == "none":
