@@ -408,6 +408,7 @@ def test_logs_that_are_not_kept_cannot_be_read(daemon: Daemon, made: Made) -> No
         ("/containers/json", {"health": ["bogus"]}),
         ("/containers/json", {"is-task": ["bogus"]}),
         ("/containers/json", {"publish": ["x"]}),
+        ("/containers/json", {"expose": ["80-70"]}),
         ("/containers/json", {"expose": ["80-x/tcp"]}),
         ("/containers/json", {"exited": ["9" * 5000]}),
     ],
