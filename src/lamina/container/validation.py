@@ -182,6 +182,8 @@ def _check_cpus(host: HostConfig) -> None:
 
 
 def _check_set(kind: str, unit: str, text: str, online: Path) -> None:
+    if not text:
+        return
     wanted = _numbers(text)
     if wanted is None:
         raise InvalidArgument(f"Invalid value {text} for cpuset {kind}: invalid format: {text}")
