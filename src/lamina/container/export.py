@@ -25,7 +25,8 @@ async def export_rootfs(record: Record, snapshots: Snapshots, content: ContentSt
     try:
         async with snapshots.mounted(record.id, [DiffID(Digest(d)) for d in record.diff_ids]) as rootfs:
             if record.state.started_at == NEVER:
-                init_layer.make(rootfs)
+                init_layer.mark(rootfs)
+            init_layer.make_places(rootfs)
             await run_in_worker(write_diff, (), rootfs, tar, tree)
         with open(tar, "rb") as file:  # noqa: ASYNC230 - opening a local file does not wait
             while data := await asyncio.to_thread(file.read, _READ_BYTES):

@@ -108,7 +108,7 @@ class ContainerProcesses:
             await asyncio.wait((joining, mounting))
             endpoint, rootfs = joining.result(), mounting.result()
             if record.state.started_at == NEVER:
-                init_layer.make(rootfs)
+                init_layer.mark(rootfs)
             donor = donor_in(record.host_config.network_mode)
             joined = donor_of(donor) if donor is not None else None
             self._ready_files(record, endpoint, joined)
