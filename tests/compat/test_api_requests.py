@@ -14,7 +14,7 @@ import pytest
 
 from conftest import Daemon
 from lamina.client.client import Client
-from lamina.errors import Conflict, InvalidArgument, NotFound, Unsupported
+from lamina.errors import Conflict, InvalidArgument, LaminaError, NotFound, Unsupported
 from lamina.linux import mount
 
 _CPUS = os.cpu_count() or 1
@@ -74,9 +74,13 @@ def _mount(**fields: Any) -> dict[str, Any]:
         ({"MemorySwappiness": -2}, "Invalid value: -2, valid memory swappiness range is 0-100"),
         ({"MemoryReservation": 5}, "Minimum memory reservation allowed is 6MB"),
         ({"MemoryReservation": 100 << 20, "Memory": 50 << 20}, "can not be less than memory reservation limit"),
-        ({"NanoCpus": 999 * 10**9}, f"range of CPUs is from 0.01 to {_CPUS}.00, as there are only {_CPUS} CPUs"),
+        ({"NanoCpus": 999 * 10**9}, f"Range of CPUs is from 0.01 to {_CPUS}.00, as there are only {_CPUS} CPUs"),
         ({"NanoCpus": 10**9, "CpuQuota": 5000}, "Conflicting options: Nano CPUs and CPU Quota cannot both be set"),
         ({"NanoCpus": 10**9, "CpuPeriod": 5000}, "Conflicting options: Nano CPUs and CPU Period cannot both be set"),
+        ({"NanoCpus": -(10**9)}, f"Range of CPUs is from 0.01 to {_CPUS}.00, as there are only {_CPUS} CPUs"),
+        ({"Tmpfs": {"/x": "bogus=1"}}, 'invalid tmpfs option ["bogus" "1"]'),
+        ({"Tmpfs": {"/x": "size=1m,bogus"}}, 'invalid tmpfs option ["bogus"]'),
+        (_mount(Type="tmpfs", TmpfsOptions={"Options": [["bogus"]]}), 'invalid tmpfs option ["bogus"]'),
         ({"CpuPeriod": 1}, "CPU cfs period can not be less than 1ms"),
         ({"CpuPeriod": -1}, "CPU cfs period can not be less than 1ms"),
         ({"CpuQuota": 1}, "CPU cfs quota can not be less than 1ms"),
@@ -85,7 +89,20 @@ def _mount(**fields: Any) -> dict[str, Any]:
         ({"CpusetMems": "9999"}, "Requested memory nodes are not available - requested 9999"),
         ({"ExtraHosts": ["foo"]}, 'bad format for add-host: "foo"'),
         ({"ExtraHosts": ["foo:bar"]}, 'invalid IP address in add-host: "bar"'),
+        ({"SecurityOpt": ["bogus=1"]}, 'invalid --security-opt 2: "bogus=1"'),
+        ({"SecurityOpt": ["bogus"]}, 'invalid --security-opt 1: "bogus"'),
+        ({"CapAdd": ["bogus"]}, 'invalid CapAdd: unknown capability: "CAP_BOGUS"'),
         ({"Binds": ["/tmp:/x:ro,rw"]}, "invalid mode: ro,rw"),
+        (
+            {"Binds": ["/tmp:x"]},
+            "invalid volume specification: '/tmp:x': invalid mount config for type \"bind\": "
+            "invalid mount path: 'x' mount path must be absolute",
+        ),
+        (
+            {"Binds": ["/tmp:/"]},
+            "invalid volume specification: '/tmp:/': invalid mount config for type \"bind\": "
+            "invalid specification: destination can't be '/'",
+        ),
         ({"Binds": ["/tmp:/x:shared,slave"]}, "invalid mode: shared,slave"),
         ({"Binds": ["/tmp:/x:nocopy"]}, "field VolumeOptions must not be specified"),
         ({"Binds": ["named:/x:shared"]}, "field BindOptions must not be specified"),
@@ -118,9 +135,14 @@ def test_a_host_config_that_is_wrong_is_refused(made: Made, host: dict[str, Any]
         ({"Cmd": ["x" * 200_000]}, "argument is longer than 131072 bytes"),
         ({"Env": ["A=" + "x" * 200_000]}, "environment variable is longer than 131072 bytes"),
         ({"Cmd": ["a\0b"]}, "null character"),
+        ({"Volumes": {"/etc/passwd": {}}}, "cannot mount volume over existing file, file exists /etc/passwd"),
         ({"Hostname": "x", "HostConfig": {"UTSMode": "host"}}, "conflicting options: hostname and the UTS mode"),
         ({"NetworkingConfig": {"EndpointsConfig": {"bridge": {"Aliases": ["a"]}}}}, "user-defined networks"),
         ({"NetworkingConfig": {"EndpointsConfig": {"bridge": {"MacAddress": "x"}}}}, "invalid MAC address"),
+        (
+            {"NetworkingConfig": {"EndpointsConfig": {"bridge": {"IPAMConfig": {"IPv4Address": "10.1.1.1"}}}}},
+            "user specified IP address is supported on user defined networks only",
+        ),
     ],
 )
 def test_a_config_that_is_wrong_is_refused(made: Made, config: dict[str, Any], message: str) -> None:
@@ -152,9 +174,120 @@ def test_a_platform_is_checked_against_the_image(made: Made) -> None:
 
 
 def test_limits_that_only_look_odd_are_taken(made: Made) -> None:
-    for host in ({"MemorySwap": -5}, {"Memory": (1 << 63) - 1}, {"CpuQuota": -1}, {"PublishAllPorts": True}):
+    for host in (
+        {"MemorySwap": -5},
+        {"Memory": (1 << 63) - 1},
+        {"Memory": 32 << 20, "MemorySwap": -7},
+        {"CpuQuota": -1},
+        {"PublishAllPorts": True},
+    ):
         container = made.create(host)
         made.client.request("POST", f"/containers/{container}/start").read()
+
+
+def test_a_container_that_cannot_be_made_leaves_no_volume(made: Made, client: Client) -> None:
+    before = client.request("GET", "/volumes").json()["Volumes"]
+    with pytest.raises(InvalidArgument):
+        made.create(Volumes={"/data": {}, "/etc/passwd": {}})
+    assert client.request("GET", "/volumes").json()["Volumes"] == before
+
+
+def test_directories_of_the_host_are_made_when_nothing_else_can_fail(made: Made, tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgument):
+        made.create({"Binds": [f"{tmp_path}/new:/a"]}, Volumes={"/etc/passwd": {}})
+    assert not (tmp_path / "new").exists()
+    made.create({"Binds": [f"{tmp_path}/new:/a"]})
+    assert (tmp_path / "new").is_dir()
+
+
+def test_a_device_that_is_not_there_is_told_in_the_words_that_make_127(made: Made, client: Client) -> None:
+    for host in (
+        {"Devices": [{"PathOnHost": "/dev/nosuch"}]},
+        {"BlkioDeviceReadBps": [{"Path": "/dev/nosuch", "Rate": 1}]},
+    ):
+        container = made.create(host)
+        with pytest.raises(LaminaError, match="no such file or directory"):
+            client.request("POST", f"/containers/{container}/start")
+
+
+def test_security_of_modules_that_the_host_does_not_have_is_passed_over(daemon: Daemon, made: Made) -> None:
+    assert _output(daemon, made, "echo ran", {"SecurityOpt": ["label=type:foo"]}) == "ran"
+    if not Path("/sys/module/apparmor").exists():
+        assert _output(daemon, made, "echo ran", {"SecurityOpt": ["apparmor=foo"]}) == "ran"
+
+
+def test_a_relative_volume_is_relative_to_the_root(daemon: Daemon, made: Made) -> None:
+    assert _output(daemon, made, "mount | grep -c ' /data/a '", Volumes={"data/a": {}}) == "1"
+
+
+def test_the_host_s_first_process_needs_no_other(daemon: Daemon, made: Made) -> None:
+    assert _output(daemon, made, "echo ran", {"Init": True, "PidMode": "host"}) == "ran"
+
+
+def test_a_request_is_shown_as_docker_completes_it(made: Made) -> None:
+    host = {"Memory": 32 << 20, "MemorySwappiness": -1, "PidsLimit": 0, "PidMode": "host"}
+    shown = made.inspect(made.create(host, Env=["B=1", "A=2"]))
+    completed = shown["HostConfig"]
+    assert (completed["MemorySwap"], completed["PidsLimit"], completed["SecurityOpt"]) == (
+        64 << 20,
+        None,
+        ["label=disable"],
+    )
+    assert "MemorySwappiness" not in completed
+    assert shown["Config"]["Env"][:2] == ["B=1", "A=2"]
+    assert shown["LogPath"] == ""
+
+
+def test_a_container_on_the_host_s_network_has_a_place_in_it(daemon: Daemon, made: Made) -> None:
+    container = made.create({"NetworkMode": "host"}, Cmd=["sleep", "600"])
+    daemon.docker_ok("start", container)
+    settings = made.inspect(container)["NetworkSettings"]
+    assert os.path.samefile(settings["SandboxKey"], "/proc/self/ns/net")
+    assert settings["SandboxID"] == settings["Networks"]["host"]["EndpointID"] != ""
+
+
+def test_what_is_taken_and_may_not_be_meant_is_told(made: Made, client: Client) -> None:
+    body = {"Image": "busybox", "Cmd": ["true"], "HostConfig": {"OomKillDisable": True}}
+    created = client.request("POST", "/containers/create", body=body).json()
+    made.ids.append(created["Id"])
+    assert "OOM killer is disabled for the container, but no memory limit is set" in created["Warnings"][0]
+
+
+def test_an_empty_request_is_refused_as_one(client: Client) -> None:
+    with pytest.raises(InvalidArgument, match="Config cannot be empty in order to create a container"):
+        client.request("POST", "/containers/create", body={})
+
+
+def test_what_has_ended_is_listed_by_its_status_alone(made: Made, client: Client, daemon: Daemon) -> None:
+    container = made.create(Cmd=["sh", "-c", "exit 3"])
+    daemon.docker("start", "-a", container)
+    listed = {
+        kind: container in {c["Id"] for c in client.request("GET", "/containers/json", query).json()}
+        for kind, query in {
+            "exited": {"filters": json.dumps({"exited": ["3"]})},
+            "status": {"filters": json.dumps({"status": ["exited"]})},
+            "limit": {"limit": "50"},
+            "no limit": {"limit": "-2"},
+        }.items()
+    }
+    assert listed == {"exited": False, "status": True, "limit": True, "no limit": False}
+
+
+def test_waiting_for_an_exit_goes_on_when_a_start_fails(made: Made, client: Client) -> None:
+    container = made.create(Cmd=["nonexistent"])
+    waiting = client.request("POST", f"/containers/{container}/wait", {"condition": "next-exit"})
+    with pytest.raises(LaminaError):
+        client.request("POST", f"/containers/{container}/start")
+    client.request("DELETE", f"/containers/{container}")
+    made.ids.remove(container)
+    assert json.loads(waiting.read())["StatusCode"] == 127
+
+
+def test_an_empty_word_is_a_command_that_is_not_found(made: Made, client: Client) -> None:
+    container = made.create(Cmd=[""])
+    with pytest.raises(LaminaError, match=r'exec: "": executable file not found in \$PATH'):
+        client.request("POST", f"/containers/{container}/start")
+    assert made.inspect(container)["State"]["ExitCode"] == 127
 
 
 def _output(daemon: Daemon, made: Made, command: str, host: dict[str, Any] | None = None, **config: Any) -> str:
@@ -254,12 +387,28 @@ def test_logs_with_details_have_a_blank_before_each_line(daemon: Daemon, made: M
     assert daemon.docker("logs", "--details", container).out == " line\n"
 
 
+def test_logs_with_details_show_what_the_log_s_options_name(daemon: Daemon, made: Made) -> None:
+    log = {"Type": "json-file", "Config": {"env": "FOO,NONE", "labels": "l"}}
+    container = made.create(
+        Cmd=["echo", "line"], Env=["FOO=a b", "BAR=2"], Labels={"l": "1"}, HostConfig={"LogConfig": log}
+    )
+    daemon.docker_ok("start", container)
+    daemon.docker_ok("wait", container)
+    assert daemon.docker("logs", "--details", container).out == "FOO=a+b,l=1 line\n"
+
+
+def test_logs_that_are_not_kept_cannot_be_read(daemon: Daemon, made: Made) -> None:
+    result = daemon.docker("logs", made.create(HostConfig={"LogConfig": {"Type": "none"}}))
+    assert (result.code, "configured logging driver does not support reading" in result.err) == (1, True)
+
+
 @pytest.mark.parametrize(
     ("path", "filters"),
     [
         ("/containers/json", {"health": ["bogus"]}),
         ("/containers/json", {"is-task": ["bogus"]}),
         ("/containers/json", {"publish": ["x"]}),
+        ("/containers/json", {"expose": ["80-70"]}),
         ("/containers/json", {"expose": ["80-x/tcp"]}),
         ("/containers/json", {"exited": ["9" * 5000]}),
     ],

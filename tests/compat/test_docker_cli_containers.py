@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import tarfile
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -194,3 +198,84 @@ def _until(condition: object) -> None:
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+@pytest.fixture
+def donor(daemon: Daemon) -> Iterator[str]:
+    """A running container whose namespaces others may join."""
+    script = "echo shared > /dev/shm/note; sleep 600"
+    container = daemon.docker_ok("run", "-d", "--ipc", "shareable", "--shm-size", "1m", "busybox", "sh", "-c", script)
+    yield container
+    daemon.docker_ok("rm", "-f", container)
+
+
+def test_shared_memory_of_a_shareable_container_is_that_of_who_joins_it(daemon: Daemon, donor: str) -> None:
+    read = ("sh", "-c", "cat /dev/shm/note; df -k /dev/shm | tail -1; echo back > /dev/shm/note")
+    joined = daemon.docker_ok("run", "--rm", "--ipc", f"container:{donor}", "busybox", *read).split()
+    assert (joined[0], joined[2]) == ("shared", "1024")
+    assert daemon.docker_ok("run", "--rm", "--ipc", f"container:{donor}", "busybox", "cat", "/dev/shm/note") == "back"
+
+
+def test_private_shared_memory_is_not_joined(daemon: Daemon) -> None:
+    private = daemon.docker_ok("run", "-d", "busybox", "sleep", "600")
+    result = daemon.docker("run", "--rm", "--ipc", f"container:{private}", "busybox", "true")
+    assert (result.code, f"can't join IPC of container {private}: non-shareable IPC" in result.err) == (125, True)
+    daemon.docker_ok("rm", "-f", private)
+
+
+def test_who_joins_a_network_bears_the_names_of_who_has_it(daemon: Daemon, donor: str) -> None:
+    show = ("sh", "-c", "hostname; cat /etc/hostname; tail -n 1 /etc/hosts; echo 10.9.9.9 added >> /etc/hosts")
+    address = daemon.docker_ok("inspect", "-f", "{{.NetworkSettings.IPAddress}}", donor)
+    joined = daemon.docker_ok("run", "--rm", "--network", f"container:{donor}", "busybox", *show).split()
+    assert joined == [donor[:12], donor[:12], address, donor[:12]]
+    again = daemon.docker_ok(
+        "run", "--rm", "--network", f"container:{donor}", "busybox", "tail", "-n", "1", "/etc/hosts"
+    )
+    assert again == "10.9.9.9 added"
+
+
+def test_who_joins_a_network_has_no_name_of_his_own(daemon: Daemon, donor: str) -> None:
+    result = daemon.docker("run", "--rm", "--network", f"container:{donor}", "--hostname", "own", "busybox", "true")
+    assert (result.code, "conflicting options: hostname and the network mode" in result.err) == (125, True)
+
+
+def test_a_container_that_is_joined_is_shown_by_its_id(daemon: Daemon, donor: str) -> None:
+    modes = [f"--{kind}=container:{donor[:9]}" for kind in ("ipc", "network", "pid")]
+    container = daemon.docker_ok("create", *modes, "busybox", "true")
+    shown = "{{.HostConfig.IpcMode}} {{.HostConfig.NetworkMode}} {{.HostConfig.PidMode}}"
+    assert set(daemon.docker_ok("inspect", "-f", shown, container).split()) == {f"container:{donor}"}
+    daemon.docker_ok("rm", container)
+
+
+def test_nothing_of_a_read_only_root_can_be_written(daemon: Daemon) -> None:
+    script = "for f in hosts hostname resolv.conf; do touch /etc/$f && echo $f; done; true"
+    assert daemon.docker_ok("run", "--rm", "--read-only", "busybox", "sh", "-c", script) == ""
+
+
+def test_on_the_host_s_network_the_name_is_the_host_s(daemon: Daemon) -> None:
+    assert daemon.docker_ok("run", "--rm", "--network", "host", "busybox", "hostname") == os.uname().nodename
+
+
+def test_lines_of_a_log_are_whole_whatever_pieces_they_were_written_in(daemon: Daemon) -> None:
+    script = "printf a; sleep 0.2; printf b; echo error >&2; sleep 0.2; echo c"
+    container = daemon.docker_ok("run", "-d", "busybox", "sh", "-c", script)
+    daemon.docker_ok("wait", container)
+    lines = daemon.docker_ok("logs", "-t", container).splitlines()
+    assert [line.split(" ")[1] for line in lines] == ["abc"]
+    daemon.docker_ok("rm", container)
+
+
+def test_a_container_is_marked_as_one(daemon: Daemon) -> None:
+    script = "test -f /.dockerenv && readlink /etc/mtab"
+    assert daemon.docker_ok("run", "--rm", "busybox", "sh", "-c", script) == "/proc/mounts"
+
+
+@pytest.mark.parametrize("command", ["create", "run"])
+def test_an_export_has_the_places_of_mounts(daemon: Daemon, tmp_path: Path, command: str) -> None:
+    daemon.docker_ok(command, "--name", "exported", "busybox", "true")
+    daemon.docker_ok("export", "-o", tmp_path / "tar", "exported")
+    assert daemon.docker_ok("ps", "-as", "--filter", "name=exported", "--format", "{{.Size}}").startswith("0B ")
+    daemon.docker_ok("rm", "exported")
+    with tarfile.open(tmp_path / "tar") as tar:
+        names = {name.removeprefix("./") for name in tar.getnames()}
+    assert names >= {".dockerenv", "dev/console", "dev/pts", "dev/shm", "etc/hosts", "etc/mtab", "proc", "sys"}

@@ -50,3 +50,19 @@ def test_a_daemon_that_ends_leaves_running_containers_alone(own_daemon: Daemon) 
     assert own_daemon.stop() == 0
     own_daemon.start()
     assert json.loads(own_daemon.docker_ok("inspect", container))[0]["State"]["Running"]
+
+
+def test_a_removing_container_that_was_never_started_is_removed_by_the_next_daemon(own_daemon: Daemon) -> None:
+    own_daemon.docker_ok("create", "--rm", "-v", "/data", "busybox", "true")
+    own_daemon.kill()
+    own_daemon.start()
+    assert own_daemon.docker_ok("ps", "-aq") == ""
+    assert own_daemon.docker_ok("volume", "ls", "-q") == ""
+
+
+def test_the_next_daemon_tells_of_what_happened_before_it(own_daemon: Daemon) -> None:
+    own_daemon.docker_ok("run", "--rm", "--name", "before", "busybox", "true")
+    own_daemon.stop()
+    own_daemon.start()
+    shown = ("events", "--since", "10m", "--until", "0s", "--filter", "container=before", "--format", "{{.Action}}")
+    assert own_daemon.docker_ok(*shown).split() == ["create", "attach", "start", "die", "destroy"]

@@ -32,6 +32,12 @@ def test_removing_by_force_what_just_ends_leaves_nothing_behind(own_daemon: Daem
     assert "ERROR" not in own_daemon.log
 
 
+def test_removing_by_force_what_removes_itself_at_its_end_is_no_conflict(own_daemon: Daemon) -> None:
+    for _ in range(4):
+        own_daemon.docker_ok("run", "-d", "--rm", "--name", "fleeting", "busybox", "sleep", "600")
+        assert own_daemon.docker_ok("rm", "-f", "fleeting") == "fleeting"
+
+
 def test_what_is_being_started_is_removed_before_or_not_at_all(own_daemon: Daemon) -> None:
     def ask(method: str, path: str) -> None:
         with suppress(LaminaError):

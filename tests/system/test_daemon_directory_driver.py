@@ -30,7 +30,7 @@ def test_import_build_run_save_and_remove(extracting: Daemon, tmp_path: Path) ->
     (context / "Dockerfile").write_text("FROM busybox\nRUN rm /etc/group && echo new > /etc/new\nCOPY Dockerfile /d/\n")
     extracting.docker_ok("build", "-t", "built", context)
     assert extracting.docker_ok("run", "--rm", "built", "sh", "-c", "cat /etc/new; ls /etc /d") == (
-        "new\n/d:\nDockerfile\n\n/etc:\nhostname\nhosts\nnew\npasswd\nresolv.conf"
+        "new\n/d:\nDockerfile\n\n/etc:\nhostname\nhosts\nmtab\nnew\npasswd\nresolv.conf"
     )
     extracting.docker_ok("save", "-o", tmp_path / "b.tar", "built")
     extracting.docker_ok("rmi", "built")

@@ -6,6 +6,7 @@ import os
 import secrets
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,9 +21,10 @@ from lamina.container.config import (
     NetworkingConfig,
     RestartPolicy,
 )
-from lamina.container.errors import NameInUse
+from lamina.container.errors import ContainerNotFound, NameInUse
 from lamina.container.mounts import MountPlan, fill_volume, plan_mounts
 from lamina.container.record import Record
+from lamina.container.settings import LARGEST_LIMIT, donor_in
 from lamina.container.store import ContainerStore
 from lamina.container.times import rfc3339
 from lamina.container.validation import (
@@ -32,6 +34,7 @@ from lamina.container.validation import (
     check_networking,
     check_strings,
 )
+from lamina.container.warnings import warnings, without_effectless
 from lamina.errors import InvalidArgument
 from lamina.image.store import Image, ImageStore
 from lamina.linux.cgroups import Hierarchies
@@ -39,7 +42,7 @@ from lamina.linux.tasks import to_the_end
 from lamina.oci.config import RunConfig
 from lamina.runtime import defaults
 from lamina.snapshot import Snapshots
-from lamina.volume import VolumeStore
+from lamina.volume import Hold, VolumeInUse, VolumeNotFound, VolumeStore
 
 _SHM_BYTES = 64 << 20
 
@@ -81,21 +84,30 @@ class Creation:
         UnsupportedOption.
         """
         container_id = secrets.token_hex(32)
-        config, host = self._checked(request, container_id)
+        config, asked = self._checked(request, container_id)
+        host = without_effectless(asked, self._hierarchies)
         name = self._reserve_name(request.name, container_id)
+        hold = self._volumes.hold()
         try:
-            with self._images.hold(request.image.image_id), self._volumes.hold() as hold:
+            with self._images.hold(request.image.image_id), hold:
                 plan = await plan_mounts(config, host, self._volumes, hold)
                 self._snapshots.create(container_id)
                 await self._fill_volumes(plan, container_id, request.image)
+                plan.make_sources()
                 record = _record(container_id, name, request, config, host, plan)
                 await self._store.put(record)
         except BaseException:
             self._store.release_name(name)
-            await to_the_end(self._snapshots.remove(container_id))
+            await to_the_end(self._undo(container_id, hold))
             raise
-        test = config.healthcheck.test if config.healthcheck else None
-        return record, ["health checks are not run yet"] if test and test[0] not in ("", "NONE") else []
+        return record, list(warnings(config, asked, self._hierarchies))
+
+    async def _undo(self, container_id: str, hold: Hold) -> None:
+        """Remove what was made for a container that did not come to be."""
+        await self._snapshots.remove(container_id)
+        for name in hold.made_anonymous:
+            with suppress(VolumeInUse, VolumeNotFound):  # its name was seen and used, or it was removed, meanwhile
+                await self._volumes.remove(name)
 
     def _checked(self, request: CreateRequest, container_id: str) -> tuple[ContainerConfig, HostConfig]:
         """The request, complete, with nothing in it that is wrong or not supported."""
@@ -106,7 +118,17 @@ class Creation:
         check_networking(host, request.networking)
         check_namespaces(host, self._store)
         check_strings(command_of(config), config.env or [])
-        return config, host
+        return config, self._with_ids_of_donors(host)
+
+    def _with_ids_of_donors(self, host: HostConfig) -> HostConfig:
+        """The modes that join other containers, with these ones' IDs, as a name may come to be another's."""
+        modes = {}
+        for field in ("network_mode", "ipc_mode", "pid_mode"):
+            donor = donor_in(getattr(host, field))
+            with suppress(ContainerNotFound):  # a network's is looked for at the start only
+                if donor is not None:
+                    modes[field] = f"container:{self._store.find(donor).id}"
+        return msgspec.structs.replace(host, **modes)
 
     def _reserve_name(self, wanted: str | None, container_id: str) -> str:
         if wanted:
@@ -164,8 +186,9 @@ def complete_config(
     entrypoint, cmd = _words(config.entrypoint), _words(config.cmd)
     if not entrypoint:
         cmd = cmd or image.cmd or []
-        # an entry point of one empty word takes the image's away
-        entrypoint = (image.entrypoint or []) if config.entrypoint is None or config.entrypoint == [] else []
+        entrypoint = (image.entrypoint or []) if config.entrypoint is None else []
+    elif entrypoint == [""]:
+        entrypoint = []  # one empty word takes the image's away, and its command with it
     return msgspec.structs.replace(
         config,
         hostname=config.hostname or (os.uname().nodename if host_uts else container_id[:12]),
@@ -189,11 +212,16 @@ def complete_host_config(host: HostConfig, hierarchies: Hierarchies) -> HostConf
     own = msgspec.structs.replace(
         host,
         network_mode="bridge" if host.network_mode in ("", "default") else host.network_mode,
-        log_config=host.log_config if host.log_config.type else LogConfig("json-file", {}),
+        log_config=LogConfig(host.log_config.type or "json-file", host.log_config.config or {}),
         restart_policy=host.restart_policy if host.restart_policy.name else RestartPolicy("no", 0),
         ipc_mode=host.ipc_mode or "private",
         cgroupns_mode=host.cgroupns_mode or ("private" if hierarchies.layout == "v2" else "host"),
         shm_size=host.shm_size or _SHM_BYTES,
+        memory_swap=host.memory_swap or min(2 * max(host.memory, 0), LARGEST_LIMIT),
+        memory_swappiness=None if host.memory_swappiness == -1 else host.memory_swappiness,
+        oom_kill_disable=bool(host.oom_kill_disable),
+        pids_limit=host.pids_limit if host.pids_limit and host.pids_limit > 0 else None,
+        security_opt=host.security_opt or (["label=disable"] if _sees_host(host) else host.security_opt),
         runtime=host.runtime or "runc",
         console_size=host.console_size or [0, 0],
     )
@@ -206,6 +234,11 @@ def complete_host_config(host: HostConfig, hierarchies: Hierarchies) -> HostConf
     )
 
 
+def _sees_host(host: HostConfig) -> bool:
+    """Whether docker would give the container no SELinux label of its own, and says so."""
+    return host.privileged or "host" in (host.ipc_mode, host.pid_mode)
+
+
 def command_of(config: ContainerConfig) -> list[str]:
     """Entry point and command in one. Raises InvalidArgument if both are empty."""
     words = [*_words(config.entrypoint), *_words(config.cmd)]
@@ -215,17 +248,16 @@ def command_of(config: ContainerConfig) -> list[str]:
 
 
 def merge_env(base: Sequence[str], over: Sequence[str]) -> list[str]:
-    """The image's variables with the request's in the place of those of the same name; a name without ``=`` removes one."""
-    merged = {entry.partition("=")[0]: entry for entry in base}
+    """The request's variables, and behind them those of the image that it does not name; a name without ``=`` takes one away."""
+    merged: dict[str, str] = {}
     for entry in over:
-        name, equals, _ = entry.partition("=")
+        name = entry.partition("=")[0]
         if not name:
             raise InvalidArgument(f"invalid environment variable: {entry}")
-        if equals:
-            merged[name] = entry
-        else:
-            merged.pop(name, None)
-    return list(merged.values())
+        merged[name] = entry
+    for entry in base:
+        merged.setdefault(entry.partition("=")[0], entry)
+    return [entry for entry in merged.values() if "=" in entry]
 
 
 def _networks(
@@ -239,9 +271,7 @@ def _networks(
 
 
 def _words(value: list[str] | str | None) -> list[str]:
-    if isinstance(value, str):
-        return [value]
-    return [] if value == [""] else list(value or [])
+    return [value] if isinstance(value, str) else list(value or [])
 
 
 def _union(first: dict[str, Any] | None, second: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -58,6 +58,17 @@ class CannotKill(Conflict):
         self.name = name
 
 
+class NotShareable(Conflict):
+    """The container's shared memory is its own."""
+
+    def __init__(self, container_id: str) -> None:
+        super().__init__(
+            f"can't join IPC of container {container_id}: non-shareable IPC "
+            "(hint: use IpcMode:shareable for the donor container)"
+        )
+        self.container_id = container_id
+
+
 class ContainerRunning(Conflict):
     """A running container cannot be removed without force."""
 
@@ -82,6 +93,13 @@ class ContainerBeingRemoved(Conflict):
     def __init__(self, name: str) -> None:
         super().__init__(f"removal of container {name} is already in progress")
         self.name = name
+
+
+class LogsNotKept(Unsupported):
+    """Nothing that the container said was kept."""
+
+    def __init__(self) -> None:
+        super().__init__("configured logging driver does not support reading")
 
 
 class AlreadyStarted(NotModified):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
-from lamina.container.record import Record
+from lamina.container import init_layer
+from lamina.container.record import NEVER, Record
 from lamina.content import ContentStore
 from lamina.layer.diff import write_diff
 from lamina.linux.worker import run_in_worker
@@ -23,6 +24,9 @@ async def export_rootfs(record: Record, snapshots: Snapshots, content: ContentSt
     tar, tree = content.temporary_path(), content.temporary_path()
     try:
         async with snapshots.mounted(record.id, [DiffID(Digest(d)) for d in record.diff_ids]) as rootfs:
+            if record.state.started_at == NEVER:
+                init_layer.mark(rootfs)
+            init_layer.make_places(rootfs)
             await run_in_worker(write_diff, (), rootfs, tar, tree)
         with open(tar, "rb") as file:  # noqa: ASYNC230 - opening a local file does not wait
             while data := await asyncio.to_thread(file.read, _READ_BYTES):

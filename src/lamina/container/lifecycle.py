@@ -74,9 +74,9 @@ class Lifecycle:
         self._starts: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def tell(self, action: str, record: Record) -> None:
+    def tell(self, action: str, record: Record, attributes: Mapping[str, str] | None = None) -> None:
         """Tell the world what happened to a container outside of its life."""
-        self._emit(action, record, {})
+        self._emit(action, record, attributes or {})
 
     def console(self, container_id: str) -> Console:
         """The streams of a container, whether it runs or not."""
@@ -114,7 +114,7 @@ class Lifecycle:
         """With the lock held: all of it, or nothing is left but the error in the record."""
         console = self.console(record.id)
         try:
-            started = await self._processes.create(record, self._namespace_of)
+            started = await self._processes.create(record, self._donor_of)
             try:
                 if console.has_subscribers:
                     console.connect(await self._processes.attach(record.id))
@@ -135,7 +135,6 @@ class Lifecycle:
         code = error.exit_code if isinstance(error, ContainerStartError) else _START_FAILED
         text = error.message if isinstance(error, LaminaError) else str(error) or "the start was interrupted"
         failed = await self._store.settle(record.with_state(exit_code=code, error=text))
-        self._waiters.tell_exit(record.id, code)
         if failed.host_config.auto_remove:
             await self._remove_ended(failed)
 
@@ -202,8 +201,15 @@ class Lifecycle:
             if not force:
                 raise ContainerRunning(record.name)
             await self._end(record)
-            if container_id not in self._store:
-                return  # its end removed it (--rm)
+            if await self._has_removed_itself(container_id):
+                return
+
+    async def _has_removed_itself(self, container_id: str) -> bool:
+        """Whether an end that was recorded took the container with it (``--rm``), which is done under the lock, behind the telling."""
+        if container_id in self._store:
+            async with self._lock(container_id):
+                pass
+        return container_id not in self._store
 
     async def _remove(self, record: Record, *, volumes: bool) -> None:
         """With the lock held. The rows go first: what is left then is garbage for a next start."""
@@ -230,13 +236,19 @@ class Lifecycle:
         await self._processes.forget(record.id)
 
     async def adopt(self) -> None:
-        """Find the containers that ran when the last daemon ended: watch those that run, record the end of the others."""
+        """Find the containers that ran when the last daemon ended: watch those that run, record the end of the others.
+
+        One that goes with its process (``--rm``) and has none goes now: its start came to nothing, and nobody is left who would try again.
+        """
         for record in self._store:
             if record.state.has_process:
                 self._watch(record)
-            elif self._processes.bundle(record.id).exists():
+                continue
+            if self._processes.bundle(record.id).exists():
                 # its start was never acknowledged, or its end was recorded but not cleaned up
                 await self._processes.clean_up(record, record.endpoint)
+            if record.host_config.auto_remove:
+                await self._remove_ended(record)
 
     async def close(self) -> None:
         """Stop watching. Containers go on; work that was begun on ended ones is finished."""
@@ -311,11 +323,11 @@ class Lifecycle:
         if current is not None and current.state.has_process:
             await self._waiters.exited(record.id)
 
-    def _namespace_of(self, name: str, kind: str) -> str:
-        other = self._store.find(name)
-        if not other.state.has_process:
-            raise ContainerNotRunning(other.id)
-        return f"/proc/{other.state.pid}/ns/{kind}"
+    def _donor_of(self, name: str) -> Record:
+        donor = self._store.find(name)
+        if not donor.state.has_process:
+            raise ContainerNotRunning(donor.id)
+        return donor
 
     def _lock(self, container_id: str) -> asyncio.Lock:
         if container_id not in self._store:

@@ -19,6 +19,11 @@ _VALUES = {
     "health": ("none", "starting", "healthy", "unhealthy"),
     "is-task": _TRUE + _FALSE,
 }
+_UNKNOWN = {
+    "status": "Invalid filter 'status={}'",
+    "health": "Unrecognised filter value for health: {}",
+    "is-task": "Invalid filter 'is-task=[{}]'",
+}
 _EXIT_CODE = re.compile(r"-?[0-9]{1,10}")
 
 
@@ -34,11 +39,11 @@ class ContainerQuery:
 def select_containers(containers: ContainerStore, images: ImageStore, query: ContainerQuery) -> list[Record]:
     """The containers that match, the newest first. Raises InvalidArgument for a value that means nothing."""
     tests = [_test(name, values, containers, images) for name, values in query.filters.items() if values]
-    by_status = "status" in query.filters or "exited" in query.filters or query.limit
+    implies_all = "status" in query.filters or (query.limit or 0) > 0
     chosen = [
         record
         for record in containers
-        if (query.include_stopped or by_status or record.state.has_process) and all(test(record) for test in tests)
+        if (query.include_stopped or implies_all or record.state.has_process) and all(test(record) for test in tests)
     ]
     chosen.sort(key=lambda record: record.created_ns, reverse=True)
     return chosen[: query.limit] if query.limit and query.limit > 0 else chosen
@@ -59,7 +64,7 @@ def _test(name: str, values: Sequence[str], containers: ContainerStore, images: 
         return lambda r: name == "expose" and any(_exposes(r, ports, protocol) for ports, protocol in wanted)
     for value in values:
         if name in _VALUES and value not in _VALUES[name]:
-            raise InvalidArgument(f"invalid filter '{name}={value}'")
+            raise InvalidArgument(_UNKNOWN[name].format(value))
         if name == "exited" and not _EXIT_CODE.fullmatch(value):
             raise InvalidArgument(f"invalid filter 'exited={value}'")
     return lambda record: _matches(name, values, record)
@@ -108,7 +113,8 @@ def _ports(name: str, value: str) -> tuple[range, str]:
     numbers, _, protocol = value.partition("/")
     first, dash, last = numbers.partition("-")
     ends = (first, last if dash else first)
-    if not all(end.isascii() and end.isdigit() and len(end) < 6 for end in ends) or "/" in protocol:
+    are_numbers = all(end.isascii() and end.isdigit() and len(end) < 6 for end in ends)
+    if not are_numbers or int(ends[0]) > int(ends[1]) or "/" in protocol:
         raise InvalidArgument(f"invalid filter '{name}={value}'")
     return range(int(ends[0]), int(ends[1]) + 1), protocol or "tcp"
 

@@ -1,13 +1,5 @@
 """Logs: what a container said, read from the file that conmon writes.
 
-conmon's ``k8s-file`` driver writes a line a record::
-
-    2026-11-23T10:00:00.123456789+00:00 stdout F text of the line
-    2026-11-23T10:00:01.000000000+00:00 stdout P part of a longer line
-
-``P`` marks a piece whose line goes on in the next record of the same stream. A piece is given out as it is, without a newline, so that
-what comes out is byte for byte what went in.
-
 A log may have gigabytes. It is read and parsed a block at a time, in threads, and from near where the wanted lines begin: the end of
 the file for the last lines, and by bisection for those since a time, since records are in the order of their times.
 """
@@ -19,11 +11,13 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote_plus
 
+from lamina.container.log_lines import LineJoiner, LogLine, parse_record
+from lamina.container.record import Record
 from lamina.container.times import InvalidTime, parse_rfc3339
 
 _BLOCK = 256 << 10
-STREAMS = {b"stdout": 1, b"stderr": 2}
 
 
 @dataclass(frozen=True)
@@ -38,13 +32,15 @@ class LogQuery:
     follow: bool = False
 
 
-@dataclass(frozen=True)
-class LogLine:
-    """A line, or a piece of one, with its newline if it ended there; ``stream`` is 1 for stdout and 2 for stderr."""
-
-    stream: int
-    time: str
-    text: bytes
+def details_of(record: Record) -> str:
+    """What ``--details`` shows: the labels and variables that the log's options ``labels`` and ``env`` name, in docker's form."""
+    options = record.host_config.log_config.config or {}
+    variables = dict(entry.split("=", 1) for entry in record.config.env or [] if "=" in entry)
+    values = {}
+    for option, known in (("labels", record.config.labels or {}), ("env", variables)):
+        names = options.get(option, "").split(",")
+        values.update({name: known[name] for name in names if name in known})
+    return ",".join(f"{quote_plus(name)}={quote_plus(value)}" for name, value in sorted(values.items()))
 
 
 async def read_logs(path: Path, query: LogQuery, next_change: Callable[[], Awaitable[bool]]) -> AsyncIterator[LogLine]:
@@ -58,13 +54,13 @@ async def read_logs(path: Path, query: LogQuery, next_change: Callable[[], Await
         return
     with file:
         fd = file.fileno()
-        offset = await asyncio.to_thread(_start_offset, fd, query)
+        offset, joiner = await asyncio.to_thread(_start, fd, query)
         seen = -1
         while True:
             is_last = not query.follow or await _is_last(fd, seen, next_change)
             seen = os.fstat(fd).st_size
             while True:
-                lines, size, is_over = await asyncio.to_thread(_read_lines, fd, offset, query)
+                lines, size, is_over = await asyncio.to_thread(_read_lines, fd, offset, query, joiner)
                 for line in lines:
                     yield line
                 if is_over:
@@ -72,22 +68,31 @@ async def read_logs(path: Path, query: LogQuery, next_change: Callable[[], Await
                 if not size:
                     break
                 offset += size
+            for line in joiner.flush():
+                if _matches(line, query):
+                    yield line
             if is_last:
                 return
 
 
-def _read_lines(fd: int, offset: int, query: LogQuery) -> tuple[list[LogLine], int, bool]:
-    """The lines that match among the whole ones of the block at *offset*, how many bytes these are, and whether no more can match."""
+def _read_lines(fd: int, offset: int, query: LogQuery, joiner: LineJoiner) -> tuple[list[LogLine], int, bool]:
+    """The lines that match and end in the block at *offset*, how many bytes this has, and whether no more can match."""
     block = _whole_lines(fd, offset)
     matching: list[LogLine] = []
-    for raw in block.split(b"\n")[:-1]:
-        line = parse_line(raw)
-        if line is None or not _matches(line, query):
+    for line in _join(block, joiner):
+        if not _matches(line, query):
             continue
         if query.until_ns is not None and _time_ns(line) > query.until_ns:
             return matching, len(block), True
         matching.append(line)
     return matching, len(block), False
+
+
+def _join(block: bytes, joiner: LineJoiner) -> Iterator[LogLine]:
+    for raw in block.split(b"\n")[:-1]:
+        piece = parse_record(raw)
+        if piece is not None:
+            yield from joiner.add(piece)
 
 
 def _whole_lines(fd: int, offset: int) -> bytes:
@@ -99,6 +104,16 @@ def _whole_lines(fd: int, offset: int) -> bytes:
             return b""
         block += more
     return block[: block.rfind(b"\n") + 1]
+
+
+def _start(fd: int, query: LogQuery) -> tuple[int, LineJoiner]:
+    """Where to begin, with the pieces before it of lines that end behind it; a piece that lies a block before it is not looked for."""
+    offset = _start_offset(fd, query)
+    joiner = LineJoiner()
+    before = os.pread(fd, min(_BLOCK, offset), max(0, offset - _BLOCK))
+    for _ in _join(before if offset <= _BLOCK else before[before.find(b"\n") + 1 :], joiner):
+        pass
+    return offset, joiner
 
 
 def _start_offset(fd: int, query: LogQuery) -> int:
@@ -114,7 +129,7 @@ def _since_offset(fd: int, since_ns: int) -> int:
     while high - low > _BLOCK:
         middle = (low + high) // 2
         begin = middle + len(_line_at(fd, middle))
-        line = parse_line(_line_at(fd, begin).rstrip(b"\n"))
+        line = parse_record(_line_at(fd, begin).rstrip(b"\n"))
         if line is None or _time_ns(line) >= since_ns:
             high = middle
         else:
@@ -135,25 +150,12 @@ async def _is_last(fd: int, seen: int, next_change: Callable[[], Awaitable[bool]
     return not await next_change()
 
 
-def parse_line(raw: bytes) -> LogLine | None:
-    """Read one record; None for one that conmon was killed while writing."""
-    parts = raw.split(b" ", 3)
-    if len(parts) != 4 or parts[1] not in STREAMS:
-        return None
-    text = parts[3] + b"\n" if parts[2] == b"F" else parts[3]
-    return LogLine(STREAMS[parts[1]], _in_utc(parts[0].decode("ascii", "replace")), text)
-
-
 def _time_ns(line: LogLine) -> int:
     """When a line was written; one whose time is damaged, as a full disk may leave it, counts as the oldest."""
     try:
         return parse_rfc3339(line.time)
     except InvalidTime:
         return 0
-
-
-def _in_utc(text: str) -> str:
-    return text[:-6] + "Z" if text.endswith("+00:00") else text
 
 
 def _matches(line: LogLine, query: LogQuery) -> bool:
@@ -170,7 +172,7 @@ def _tail_offset(fd: int, query: LogQuery) -> int:
         return end
     found = 0
     for offset, raw in _lines_backwards(fd, end):
-        line = parse_line(raw)
+        line = parse_record(raw)
         if line is None or not _matches(line, query):
             continue
         if line.text.endswith(b"\n"):

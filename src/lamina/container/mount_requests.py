@@ -6,7 +6,7 @@ Pure: nothing is looked up or made, so that the same request gives the same moun
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -28,6 +28,14 @@ _MODES = (
     frozenset({"cached", "delegated", "consistent", "default"}),
 )
 """The groups of which a ``-v`` may have one word each."""
+
+_TMPFS_FLAGS = frozenset(
+    "defaults ro rw suid nosuid dev nodev exec noexec sync async dirsync remount mand nomand atime noatime diratime nodiratime "
+    "bind rbind private rprivate shared rshared slave rslave unbindable runbindable relatime norelatime strictatime "
+    "nostrictatime".split()
+)
+_TMPFS_VALUES = frozenset(("gid", "mode", "mpol", "nr_blocks", "nr_inodes", "size", "uid"))
+"""What docker lets a tmpfs have (moby/sys/mount, flags.go)."""
 
 _OPTIONS: Mapping[Kind, str] = {"bind": "bind_options", "volume": "volume_options", "tmpfs": "tmpfs_options"}
 
@@ -72,7 +80,7 @@ def mount_requests(config: ContainerConfig, host: HostConfig) -> dict[str, Mount
             raise InvalidMount(f"Duplicate mount point: {request.target}")
         wanted[request.target] = request
     for path in config.volumes or {}:
-        target = absolute(path)
+        target = absolute(f"/{path}")  # one that is relative is so to the root
         wanted.setdefault(target, MountRequest("volume", target))
     return wanted
 
@@ -81,8 +89,8 @@ def absolute(path: str) -> str:
     """A place in a container, normalized. Raises InvalidMount if it is not absolute, or the root."""
     if not path.startswith("/") or "\0" in path:
         raise InvalidMount(f"invalid mount path: '{path}' mount path must be absolute")
-    normal = posixpath.normpath(path)
-    if normal in ("/", "//"):
+    normal = "/" + posixpath.normpath(path).lstrip("/")
+    if normal == "/":
         raise InvalidMount("invalid specification: destination can't be '/'")
     return normal
 
@@ -94,13 +102,18 @@ def _bind(text: str) -> MountRequest:
         return MountRequest("volume", absolute(parts[0]))
     if len(parts) > 3 or not parts[0] or not parts[1] or "\0" in text:
         raise InvalidMount(f"invalid volume specification: '{text}'")
-    source, target = parts[0], absolute(parts[1])
+    source = parts[0]
+    is_bind = source.startswith("/")
+    try:
+        target = absolute(parts[1])
+    except InvalidMount as error:
+        reason = _invalid("bind" if is_bind else "volume", error.message)
+        raise InvalidMount(f"invalid volume specification: '{text}': {reason}") from None
     mode = parts[2] if len(parts) == 3 else ""
     words = [word for word in mode.split(",") if word]
     if any(sum(word in group for word in words) > 1 for group in _MODES) or not set(words) <= set().union(*_MODES):
         raise InvalidMount(f"invalid mode: {mode}")
     propagation = next((word for word in words if word in PROPAGATIONS), "")
-    is_bind = source.startswith("/")
     if (is_bind and "nocopy" in words) or (not is_bind and propagation):
         kind, options = ("bind", "VolumeOptions") if is_bind else ("volume", "BindOptions")
         raise InvalidMount(f"invalid volume specification: '{text}': {_invalid(kind, _not_for(options))}")
@@ -121,7 +134,18 @@ def _bind(text: str) -> MountRequest:
 
 def _tmpfs(path: str, options: str) -> MountRequest:
     words = tuple(word for word in options.split(",") if word)
-    return MountRequest("tmpfs", absolute(path), shown=False, options=words)
+    return MountRequest("tmpfs", absolute(path), shown=False, options=_known_to_tmpfs(words))
+
+
+def _known_to_tmpfs(words: Iterable[str]) -> tuple[str, ...]:
+    """The same words. Raises InvalidMount for one that is no option of a tmpfs."""
+    known = tuple(words)
+    for word in known:
+        name, equals, _ = word.partition("=")
+        if not (name in _TMPFS_VALUES if equals else word in _TMPFS_FLAGS):
+            shown = " ".join(f'"{part}"' for part in word.split("=", 1))
+            raise InvalidMount(f"invalid tmpfs option [{shown}]")
+    return known
 
 
 def _mount(mount: MountObject) -> MountRequest:
@@ -201,7 +225,7 @@ def _tmpfs_mount(mount: MountObject, target: str) -> MountRequest:
         if not isinstance(item, list) or not 0 < len(item) < 3 or not all(isinstance(word, str) for word in item):
             raise InvalidMount(_invalid("tmpfs", "Options must be a list of [name] and [name, value]"))
         words.append("=".join(item))
-    return MountRequest("tmpfs", target, read_only=mount.read_only, options=tuple(words))
+    return MountRequest("tmpfs", target, read_only=mount.read_only, options=_known_to_tmpfs(words))
 
 
 def _invalid(kind: str, reason: str) -> str:

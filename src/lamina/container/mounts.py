@@ -21,19 +21,31 @@ from lamina.volume import Hold, Volume, VolumeStore
 
 @dataclass(frozen=True)
 class MountPlan:
-    """The mounts of a container to be: what ``inspect`` shows, and the volumes that are to get the image's content."""
+    """The mounts of a container to be: what ``inspect`` shows, the volumes that are to get the image's content, missing directories."""
 
     points: list[MountPoint]
     to_fill: list[tuple[Volume, str]]
     anonymous: list[str]
+    to_make: list[str]
+
+    def make_sources(self) -> None:
+        """Make the host's directories that are to be bound and are not there; last, as they stay. Raises InvalidMount."""
+        for source in self.to_make:
+            try:
+                Path(source).mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise InvalidMount(
+                    f"error while creating mount source path '{source}': mkdir {source}: {str(error.strerror).lower()}"
+                ) from None
 
 
 async def plan_mounts(config: ContainerConfig, host: HostConfig, volumes: VolumeStore, hold: Hold) -> MountPlan:
-    """Make what a container's mounts need: sources of binds, and volumes, which are held. Raises InvalidMount or UnsupportedOption."""
-    points, to_fill, anonymous = [], [], []
+    """Look for what a container's mounts need, and make its volumes, which are held. Raises InvalidMount or UnsupportedOption."""
+    points, to_fill, anonymous, to_make = [], [], [], []
     for target, request in sorted(mount_requests(config, host).items()):
         if request.kind == "bind":
-            _ready_source(request)
+            if _is_missing(request):
+                to_make.append(request.source)
             points.append(_point(request, request.source))
         elif request.kind == "volume":
             fresh = request.source not in volumes
@@ -45,7 +57,7 @@ async def plan_mounts(config: ContainerConfig, host: HostConfig, volumes: Volume
             points.append(_point(request, str(volume.path), volume.name))
         elif request.shown:
             points.append(_point(request, ""))
-    return MountPlan(points, to_fill, anonymous)
+    return MountPlan(points, to_fill, anonymous, to_make)
 
 
 def runtime_mounts(record: Record, *, recursive_read_only: bool) -> Iterator[Mount]:
@@ -73,10 +85,12 @@ async def fill_volume(volume: Volume, rootfs: Path, target: str, *, in_use: bool
     """Copy what the image has at *target* into an empty volume, with owners, modes and the directory's own attributes.
 
     It is copied beside the volume's directory and takes its place, as half of it, after a crash, would never be made whole. Where a
-    process has the directory mounted (*in_use*) it has to be that one.
+    process has the directory mounted (*in_use*) it has to be that one. Raises InvalidMount if the image has a file there.
     """
     try:
         source = paths.open_in_root(rootfs, target, os.O_RDONLY | os.O_DIRECTORY)
+    except NotADirectoryError:
+        raise InvalidMount(f"cannot mount volume over existing file, file exists {target}") from None
     except OSError:
         return
     filled = volume.path if in_use else temporary_name(volume.path)
@@ -94,18 +108,14 @@ async def fill_volume(volume: Volume, rootfs: Path, target: str, *, in_use: bool
             await asyncio.to_thread(remove_tree, filled)
 
 
-def _ready_source(request: MountRequest) -> None:
+def _is_missing(request: MountRequest) -> bool:
+    """Whether a bind's source is to be made. Raises InvalidMount if it is not there and not to be made."""
     if os.path.lexists(request.source) if request.make_source else os.path.exists(request.source):
-        return
+        return False
     if not request.make_source:
         reason = f"bind source path does not exist: {request.source}"
         raise InvalidMount(f'invalid mount config for type "bind": {reason}')
-    try:
-        Path(request.source).mkdir(parents=True)
-    except OSError as error:
-        raise InvalidMount(
-            f"error while creating mount source path '{request.source}': mkdir {request.source}: {error.strerror}"
-        ) from None
+    return True
 
 
 def _point(request: MountRequest, source: str, volume: str = "") -> MountPoint:

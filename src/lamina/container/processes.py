@@ -8,27 +8,28 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import shutil
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
+from lamina.container import identity_files, init_layer, shared_memory
 from lamina.container.mount_requests import mount_requests
 from lamina.container.mounts import runtime_mounts
-from lamina.container.record import NetworkEndpoint, Record
-from lamina.container.settings import NamespaceOf, container_settings
-from lamina.linux import mount, paths, processes
+from lamina.container.record import NEVER, NetworkEndpoint, Record
+from lamina.container.settings import DonorOf, container_settings, donor_in, namespace_of
+from lamina.linux import mount, processes
 from lamina.linux.tasks import to_the_end
 from lamina.network import Endpoint, NetworkService
-from lamina.network import names as network_names
 from lamina.oci.digest import DiffID, Digest
 from lamina.runtime.monitor import ConmonAttachment, ExitStatus, Launch, Monitor
 from lamina.runtime.oci_runtime import OciRuntime
 from lamina.runtime.settings import Mount
 from lamina.runtime.spec import build_spec
 from lamina.snapshot import Snapshots
-
-_FILES = ("hostname", "hosts", "resolv.conf")
 
 
 @dataclass(frozen=True)
@@ -88,15 +89,16 @@ class ContainerProcesses:
             base.chmod(0o700)
             for path in base.iterdir():
                 if path.name not in live:
+                    shared_memory.release(path)
                     shutil.rmtree(path, ignore_errors=True)
 
-    async def create(self, record: Record, namespace_of: NamespaceOf) -> Started:
+    async def create(self, record: Record, donor_of: DonorOf) -> Started:
         """Prepare everything and create the process, which waits for ``start``.
 
         Raises ContainerStartError's kinds and what preparing may raise; nothing is left behind then.
         """
         bundle = self.bundle(record.id)
-        shutil.rmtree(bundle, ignore_errors=True)
+        _remove_bundle(bundle)
         bundle.mkdir(mode=0o700)
         self.directory(record.id).mkdir(mode=0o700, exist_ok=True)
         diff_ids = [DiffID(Digest(d)) for d in record.diff_ids]
@@ -105,17 +107,17 @@ class ContainerProcesses:
         try:
             await asyncio.wait((joining, mounting))
             endpoint, rootfs = joining.result(), mounting.result()
-            self._write_files(record, endpoint)
-            mounts = [
-                *self._file_mounts(record, rootfs),
-                *runtime_mounts(record, recursive_read_only=self._recursive_read_only),
-            ]
+            if record.state.started_at == NEVER:
+                init_layer.mark(rootfs)
+            donor = donor_in(record.host_config.network_mode)
+            joined = donor_of(donor) if donor is not None else None
+            self._ready_files(record, endpoint, joined)
             settings = container_settings(
-                record,
+                _known_as(record, joined),
                 rootfs=rootfs,
-                mounts=mounts,
-                network=_network_namespace(record, endpoint, namespace_of),
-                namespace_of=namespace_of,
+                mounts=self._mounts(record, rootfs, donor_of),
+                network=_network_namespace(endpoint, joined),
+                donor_of=donor_of,
                 init_path=self._init_path,
                 cgroup_parent=self._cgroup_parent,
             )
@@ -188,7 +190,7 @@ class ContainerProcesses:
         await self._snapshots.unmount(record.id)
         if endpoint is not None and endpoint.sandbox:
             await self._networks.release(_to_network(endpoint))
-        await asyncio.to_thread(shutil.rmtree, bundle, ignore_errors=True)
+        await asyncio.to_thread(_remove_bundle, bundle)
 
     async def forget(self, container_id: str) -> None:
         """Remove a container's own files."""
@@ -218,7 +220,7 @@ class ContainerProcesses:
         if record.config.network_disabled:
             mode = "none"
         if mode == "host":
-            return NetworkEndpoint(network=mode, network_id=self._networks.ids[mode])
+            return NetworkEndpoint(network=mode, network_id=self._networks.ids[mode], endpoint_id=secrets.token_hex(32))
         request = record.networks.get(mode)
         wanted_ip = (request.ipam_config or {}).get("IPv4Address") if request else None
         mac = (request.mac_address if request else None) or record.config.mac_address
@@ -235,47 +237,45 @@ class ContainerProcesses:
             sandbox=endpoint.sandbox,
         )
 
-    def _write_files(self, record: Record, endpoint: NetworkEndpoint | None) -> None:
-        config, host = record.config, record.host_config
-        own_network = host.network_mode != "host"
-        texts = {
-            "hostname": f"{config.hostname}\n",
-            "hosts": network_names.hosts(
-                ip=endpoint.ip if endpoint else "",
-                hostname=config.hostname,
-                domainname=config.domainname,
-                extra=host.extra_hosts or [],
-                gateway=endpoint.gateway if endpoint and endpoint.gateway else "127.0.0.1",
-                own_network=own_network,
-            ),
-            "resolv.conf": network_names.resolv_conf(
-                servers=host.dns or [],
-                search=host.dns_search or [],
-                options=host.dns_options or [],
-                own_network=own_network,
-            ),
-        }
-        for name, text in texts.items():
-            path = self.directory(record.id) / name
-            path.write_text(text, encoding="utf-8")
-            path.chmod(0o644)
+    def _ready_files(self, record: Record, endpoint: NetworkEndpoint | None, joined: Record | None) -> None:
+        directory = self.directory(record.id)
+        if joined is None:
+            identity_files.write(directory, record, endpoint)
+        else:
+            identity_files.share(directory, self.directory(joined.id))
 
-    def _file_mounts(self, record: Record, rootfs: Path) -> list[Mount]:
-        """The three files, but for those that the container mounts itself or whose place in the image is no file."""
-        taken = mount_requests(record.config, record.host_config)
-        result = []
-        for name in _FILES:
-            destination = f"/etc/{name}"
-            if destination not in taken and not paths.is_directory_in_root(rootfs, destination):
-                source = str(self.directory(record.id) / name)
-                result.append(Mount(destination, "bind", source, ["rbind", "rprivate"]))
-        return result
+    def _mounts(self, record: Record, rootfs: Path, donor_of: DonorOf) -> list[Mount]:
+        """All that is mounted in a container beside what every one has."""
+        host = record.host_config
+        taken = mount_requests(record.config, host)
+        mounts = identity_files.mounts(self.directory(record.id), rootfs, taken, read_only=host.readonly_rootfs)
+        donor = donor_in(host.ipc_mode)
+        if donor is not None:
+            shared = donor_of(donor)
+            mounts.append(shared_memory.join(shared, self.bundle(shared.id)))
+        elif host.ipc_mode == "shareable":
+            mounts.append(shared_memory.share(self.bundle(record.id), host.shm_size))
+        mounts = [m for m in mounts if m.destination not in taken]
+        return [*mounts, *runtime_mounts(record, recursive_read_only=self._recursive_read_only)]
 
 
-def _network_namespace(record: Record, endpoint: NetworkEndpoint | None, namespace_of: NamespaceOf) -> str:
-    mode = record.host_config.network_mode
-    if mode.startswith("container:"):
-        return namespace_of(mode.removeprefix("container:"), "net")
+def _remove_bundle(bundle: Path) -> None:
+    shared_memory.release(bundle)
+    shutil.rmtree(bundle, ignore_errors=True)
+
+
+def _known_as(record: Record, joined: Record | None) -> Record:
+    """A record with the names of the container whose network it joins."""
+    if joined is None:
+        return record
+    known = joined.config
+    config = msgspec.structs.replace(record.config, hostname=known.hostname, domainname=known.domainname)
+    return msgspec.structs.replace(record, config=config)
+
+
+def _network_namespace(endpoint: NetworkEndpoint | None, joined: Record | None) -> str:
+    if joined is not None:
+        return namespace_of(joined, "net")
     return endpoint.sandbox if endpoint is not None and endpoint.sandbox else "host"
 
 

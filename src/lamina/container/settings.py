@@ -14,10 +14,10 @@ from lamina.runtime.settings import ContainerSettings, Device, Mount, Namespaces
 
 _TRUE = ("1", "t", "T", "true", "True", "TRUE")
 _FALSE = ("0", "f", "F", "false", "False", "FALSE")
-_LARGEST = (1 << 63) - 1
+LARGEST_LIMIT = (1 << 63) - 1
 
-NamespaceOf = Callable[[str, str], str]
-"""(container's name or ID, kind of namespace) → path of that running container's namespace."""
+DonorOf = Callable[[str], Record]
+"""(container's name or ID) → the running container whose namespaces are to be joined."""
 
 
 def container_settings(
@@ -26,7 +26,7 @@ def container_settings(
     rootfs: Path,
     mounts: Sequence[Mount],
     network: str,
-    namespace_of: NamespaceOf,
+    donor_of: DonorOf,
     init_path: str | None,
     cgroup_parent: str,
 ) -> ContainerSettings:
@@ -63,11 +63,13 @@ def container_settings(
         oom_score_adj=host.oom_score_adj,
         ulimits=[Ulimit(u.name, u.soft, u.hard) for u in host.ulimits or []],
         sysctls=host.sysctls or {},
-        namespaces=_namespaces(host, network, namespace_of),
+        namespaces=_namespaces(host, network, donor_of),
         shm_size=0 if host.ipc_mode == "none" else host.shm_size or 64 << 20,
         cgroup_parent=host.cgroup_parent or cgroup_parent,
         annotations=host.annotations or {},
-        init_path=init_path if host.init else None,
+        init_path=init_path
+        if host.init and not host.pid_mode
+        else None,  # the first process of the namespace is another
     )
 
 
@@ -84,10 +86,12 @@ def parse_security_options(options: Sequence[str]) -> dict[str, Any]:
             result["apparmor"] = None if value == "unconfined" else value
         elif key == "systempaths" and value == "unconfined":
             result["systempaths"] = value
-        elif key == "label" and value == "disable":
-            continue  # SELinux labels: none are set anyway
+        elif key == "label" and separator:
+            continue  # of SELinux, which labels nothing here, as dockerd without it
+        elif separator:
+            raise InvalidArgument(f'invalid --security-opt 2: "{option}"')
         else:
-            raise InvalidArgument(f"invalid --security-opt: {option!r}")
+            raise InvalidArgument(f'invalid --security-opt 1: "{option}"')
     return result
 
 
@@ -104,14 +108,11 @@ def resources(host: HostConfig) -> Resources:
     if host.nano_cpus:
         period = 100_000
         quota = host.nano_cpus * period // 1_000_000_000
-    swap = host.memory_swap
-    if host.memory and not swap:
-        swap = min(host.memory * 2, _LARGEST)
     return Resources(
         memory=host.memory or None,
-        memory_swap=max(swap, -1) or None,  # anything below zero is no limit
+        memory_swap=max(host.memory_swap, -1) or None,  # anything below zero is no limit
         memory_reservation=host.memory_reservation or None,
-        memory_swappiness=host.memory_swappiness if host.memory_swappiness not in (None, -1) else None,
+        memory_swappiness=host.memory_swappiness,
         oom_kill_disable=bool(host.oom_kill_disable),
         cpu_shares=host.cpu_shares or None,
         cpu_quota=max(quota, -1) or None,
@@ -120,7 +121,7 @@ def resources(host: HostConfig) -> Resources:
         cpu_realtime_runtime=host.cpu_realtime_runtime or None,
         cpuset_cpus=host.cpuset_cpus,
         cpuset_mems=host.cpuset_mems,
-        pids=host.pids_limit if host.pids_limit and host.pids_limit > 0 else None,
+        pids=host.pids_limit,
         blkio_weight=host.blkio_weight or None,
         blkio_weight_device=_weights(host.blkio_weight_device),
         read_bps=_throttles(host.blkio_device_read_bps),
@@ -130,10 +131,21 @@ def resources(host: HostConfig) -> Resources:
     )
 
 
-def _namespaces(host: HostConfig, network: str, namespace_of: NamespaceOf) -> Namespaces:
+def donor_in(mode: str) -> str | None:
+    """The container that a mode of namespaces, ``container:X``, tells to join."""
+    return mode.removeprefix("container:") if mode.startswith("container:") else None
+
+
+def namespace_of(donor: Record, kind: str) -> str:
+    """The path of a running container's namespace."""
+    return f"/proc/{donor.state.pid}/ns/{kind}"
+
+
+def _namespaces(host: HostConfig, network: str, donor_of: DonorOf) -> Namespaces:
     def mode(text: str, kind: str, default: str = "private") -> str:
-        if text.startswith("container:"):
-            return namespace_of(text.removeprefix("container:"), kind)
+        donor = donor_in(text)
+        if donor is not None:
+            return namespace_of(donor_of(donor), kind)
         return "host" if text == "host" else default
 
     return Namespaces(

@@ -12,7 +12,7 @@ from typing import Any
 
 from lamina.container.config import ContainerConfig, EndpointRequest, HostConfig, NetworkingConfig
 from lamina.container.errors import ContainerNotFound, UnsupportedOption
-from lamina.container.settings import parse_security_options
+from lamina.container.settings import donor_in, parse_security_options
 from lamina.container.store import ContainerStore
 from lamina.errors import InvalidArgument
 from lamina.linux.signals import signal_number
@@ -40,8 +40,24 @@ def check_config(config: ContainerConfig, host: HostConfig) -> None:
         signal_number(config.stop_signal)
     if config.hostname and host.uts_mode == "host":
         raise InvalidArgument("conflicting options: hostname and the UTS mode")
+    if donor_in(host.network_mode) is not None:
+        _check_joined_network(config, host)
     if config.healthcheck is not None:
         _check_health(config.healthcheck)
+
+
+def _check_joined_network(config: ContainerConfig, host: HostConfig) -> None:
+    """What a network has is its first container's to choose, not that of who joins it (runconfig/hostconfig_unix.go)."""
+    for what, asked in (
+        ("hostname and the network mode", config.hostname),
+        ("dns and the network mode", host.dns),
+        ("custom host-to-IP mapping and the network mode", host.extra_hosts),
+        ("mac-address and the network mode", config.mac_address),
+        ("port publishing and the container type network mode", host.port_bindings or host.publish_all_ports),
+        ("port exposing and the container type network mode", config.exposed_ports),
+    ):
+        if asked:
+            raise InvalidArgument(f"conflicting options: {what}")
 
 
 def check_strings(argv: Iterable[str], env: Iterable[str]) -> None:
@@ -84,6 +100,8 @@ def check_networking(host: HostConfig, networking: NetworkingConfig) -> None:
     if mode not in ("bridge", "host", "none") and not mode.startswith("container:"):
         raise UnsupportedOption(f"network {mode!r}", "lamina has the networks bridge, host and none so far")
     endpoints = networking.endpoints_config or {}
+    if any(e is not None and (e.ipam_config or {}).get("IPv4Address") for e in endpoints.values()):
+        raise InvalidArgument("user specified IP address is supported on user defined networks only")
     extra = set(endpoints) - {mode, "default"}
     if extra:
         raise UnsupportedOption(f"network {min(extra)!r}", "a container can be in one network so far")
@@ -151,7 +169,7 @@ def _check_cpus(host: HostConfig) -> None:
     cpus = os.cpu_count() or 1
     if host.nano_cpus and not 0 < host.nano_cpus <= cpus * 1_000_000_000:
         there_are = f"there are only {cpus} CPUs available"
-        raise InvalidArgument(f"range of CPUs is from 0.01 to {cpus}.00, as {there_are}")
+        raise InvalidArgument(f"Range of CPUs is from 0.01 to {cpus}.00, as {there_are}")
     if host.cpu_period and not 1000 <= host.cpu_period <= 1_000_000:
         raise InvalidArgument("CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)")
     if 0 < host.cpu_quota < 1000:
@@ -164,6 +182,8 @@ def _check_cpus(host: HostConfig) -> None:
 
 
 def _check_set(kind: str, unit: str, text: str, online: Path) -> None:
+    if not text:
+        return
     wanted = _numbers(text)
     if wanted is None:
         raise InvalidArgument(f"Invalid value {text} for cpuset {kind}: invalid format: {text}")
@@ -230,7 +250,7 @@ def _refuse_unsupported(config: ContainerConfig, host: HostConfig) -> None:
             "--userns": host.userns_mode not in ("", "host"),
             "--volume-driver": host.volume_driver not in ("", "local"),
             f"log driver {host.log_config.type!r}": host.log_config.type not in ("json-file", "local", "none"),
-            "log options": host.log_config.config,
+            "log options other than env and labels": set(host.log_config.config or {}) - {"env", "labels"},
             "--isolation": host.isolation not in ("", "default"),
             "--cpu-count and --cpu-percent": host.cpu_count or host.cpu_percent,
             "--io-maxbandwidth and --io-maxiops": host.io_maximum_bandwidth or host.io_maximum_iops,

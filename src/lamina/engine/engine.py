@@ -20,6 +20,7 @@ from lamina.container.processes import ContainerProcesses, live_endpoints
 from lamina.container.store import ContainerStore
 from lamina.content import ContentStore
 from lamina.engine.container_events import container_emitter
+from lamina.engine.event_journal import EventJournal
 from lamina.engine.events import Event, EventLog
 from lamina.errors import Unavailable
 from lamina.image import store as image_store
@@ -101,6 +102,7 @@ class Engine:
             self.hierarchies.remove_if_empty(group)
         self.lowers.close()
         await self.containers.close()
+        await self.events.close()
         await self.database.close()
         for fd in self.lock_fds:
             os.close(fd)
@@ -126,7 +128,8 @@ async def open_engine(options: EngineOptions) -> Engine:
     await images.open()
     containers = ContainerStore(database)
     await containers.open()
-    events = EventLog()
+    journal = EventJournal(root / "events")
+    events = EventLog(journal.read(), journal.append)
     volumes = VolumeStore(database, root / "volume", partial(_tell_of_volume, events))
     await volumes.open()
     ids = [record.id for record in containers]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from lamina.content import ContentStore
 from lamina.image.errors import ImageInUse, LastNameInUse
@@ -26,11 +27,18 @@ StacksInUse = Callable[[], Iterable[Sequence[DiffID]]]
 """The layers under every container: they stay even when the container's image goes."""
 
 
+class Untagged(NamedTuple):
+    """A name that was taken away, in its familiar form, and the image that bore it."""
+
+    name: str
+    image_id: ImageID
+
+
 @dataclass(frozen=True)
 class Removed:
     """What a removal did, in order: names taken away, images deleted, bytes freed; and the blobs that the images needed."""
 
-    untagged: tuple[str, ...] = ()
+    untagged: tuple[Untagged, ...] = ()
     deleted: tuple[ImageID, ...] = ()
     freed_bytes: int = 0
     blobs: frozenset[Digest] = frozenset()
@@ -83,7 +91,8 @@ class ImageRemoval:
         removed = Removed()
         if reference is not None and reference.digest is None:
             self._refuse_last_name(reference, image_id, force=force)
-            removed = await self._untag([reference])
+            await self._images.untag([reference])
+            removed = Removed(_untagged([reference], image_id))
             if self._images.names(image_id) or self._conflict(image_id, force=force, named=True):
                 return removed
         else:
@@ -145,10 +154,6 @@ class ImageRemoval:
             return _Conflict(f"image is being used by stopped container {users[0].container_id[:12]}", forceable=True)
         return None
 
-    async def _untag(self, names: list[Reference]) -> Removed:
-        await self._images.untag(names)
-        return Removed(untagged=tuple(n.familiar for n in names))
-
     async def _delete(self, image_id: ImageID, *, prune_parents: bool) -> Removed:
         """Delete an image that nothing conflicts with, and the images without names that it was built from.
 
@@ -159,11 +164,15 @@ class ImageRemoval:
         while wanted is not None:
             image, names = self._images.stored(wanted), self._images.names(wanted)
             await self._images.forget(wanted)
-            removed += Removed(tuple(n.familiar for n in names), (wanted,), blobs=image.blobs)
+            removed += Removed(_untagged(names, wanted), (wanted,), blobs=image.blobs)
             wanted = image.parent if prune_parents else None
             if wanted is not None and (wanted not in self._images or self._conflict(wanted, force=False, named=False)):
                 break
         return removed
+
+
+def _untagged(names: Iterable[Reference], image_id: ImageID) -> tuple[Untagged, ...]:
+    return tuple(Untagged(name.familiar, image_id) for name in names)
 
 
 def _short(image_id: ImageID) -> str:

@@ -26,6 +26,7 @@ from lamina.oci.digest import Digest, ImageID
 from lamina.oci.manifest import Manifest
 from lamina.oci.reference import InvalidReference, Reference
 from lamina.state import Database, Schema
+from lamina.state.database import WriteFailed
 
 SCHEMA = Schema(
     "image",
@@ -277,7 +278,11 @@ class ImageStore:
     async def untag(self, tags: Iterable[Reference]) -> None:
         """Remove names; the images stay."""
         gone = list(tags)
-        await self._database.write(lambda c: c.executemany("DELETE FROM tag WHERE name = ?", [(str(t),) for t in gone]))
+
+        def delete(connection: sqlite3.Connection) -> None:
+            connection.executemany("DELETE FROM tag WHERE name = ?", [(str(tag),) for tag in gone])
+
+        await self._database.write(delete, frees=True)
         for tag in gone:
             self._tags.pop(tag, None)
         self._export_index()
@@ -298,8 +303,8 @@ class ImageStore:
             connection.execute("DELETE FROM image WHERE image_id = ?", (str(image_id),))
 
         try:
-            await self._database.write(delete)
-        except sqlite3.Error:
+            await self._database.write(delete, frees=True)
+        except (WriteFailed, sqlite3.Error):
             if isinstance(image, Image):
                 self._images[image_id] = image
             else:
@@ -353,7 +358,10 @@ class ImageStore:
             self._export_index()
 
     def _export_index(self) -> None:
-        """Rewrite index.json, by which skopeo and others find images in the store."""
+        """Rewrite index.json, by which skopeo and others find images in the store.
+
+        It is derived from the rows, which are what counts: that it cannot be written, as on a full disk, is no failure of a change.
+        """
         manifests = []
         for reference, image_id in sorted(self._tags.items()):
             if image_id not in self._images:
@@ -365,7 +373,10 @@ class ImageStore:
                     media_type=pointer.media_type, digest=pointer.digest, size=pointer.size, annotations=annotations
                 )
             )
-        self._content.write_index(manifests)
+        try:
+            self._content.write_index(manifests)
+        except OSError as error:
+            _log.warning("index.json is out of date until the next change of a name: %s", error)
 
 
 def _insert(connection: sqlite3.Connection, image: Image, tags: Sequence[Reference], now: int) -> None:

@@ -116,5 +116,5 @@ def _normalize(name: str, option: str) -> str:
         return upper
     full = upper if upper.startswith("CAP_") else f"CAP_{upper}"
     if full not in ALL:
-        raise UnknownCapability(name, option)
+        raise UnknownCapability(full, option)
     return full

@@ -7,6 +7,7 @@ import resource
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -91,9 +92,16 @@ def _process(
         process["oomScoreAdj"] = settings.oom_score_adj
     if settings.console_size and any(settings.console_size):
         process["consoleSize"] = {"height": settings.console_size[0], "width": settings.console_size[1]}
-    if settings.apparmor_profile:
+    if settings.apparmor_profile and _has_apparmor():
         process["apparmorProfile"] = settings.apparmor_profile
     return process
+
+
+def _has_apparmor() -> bool:
+    try:
+        return Path("/sys/module/apparmor/parameters/enabled").read_text().startswith("Y")
+    except OSError:
+        return False
 
 
 def rlimits(ulimits: Sequence[Ulimit], warnings: list[str]) -> list[dict[str, Any]]:
@@ -192,7 +200,7 @@ def _devices(device: Device) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     try:
         status = os.stat(device.host_path)
     except OSError as error:
-        raise InvalidSetting(f"{failed}: {error.strerror}") from None
+        raise InvalidSetting(f"{failed}: {_in_go_s_words(error)}") from None
     if stat.S_ISDIR(status.st_mode):
         nodes = [
             _node(device.path.rstrip("/") + path.removeprefix(device.host_path.rstrip("/")), found)
@@ -206,6 +214,11 @@ def _devices(device: Device) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
         raise InvalidSetting(f"{failed}: not a device node")
     for node in nodes:
         yield node, {"allow": True, "access": device.access, **{key: node[key] for key in ("type", "major", "minor")}}
+
+
+def _in_go_s_words(error: OSError) -> str:
+    """What clients look for in a message, as the exit code of ``docker run`` depends on it."""
+    return (error.strerror or str(error)).lower()
 
 
 def _is_device(status: os.stat_result) -> bool:
@@ -293,6 +306,6 @@ def _throttles(throttles: Sequence[Throttle], key: str) -> list[dict[str, int]] 
         try:
             device = os.stat(throttle.path).st_rdev
         except OSError as error:
-            raise InvalidSetting(f"no such block device: {throttle.path}: {error.strerror}") from None
+            raise InvalidSetting(f"stat {throttle.path}: {_in_go_s_words(error)}") from None
         result.append({"major": os.major(device), "minor": os.minor(device), key: throttle.value})
     return result or None

@@ -139,7 +139,7 @@ class Snapshots:
             for name in names:
                 with suppress(FileNotFoundError):
                     status = os.lstat(f"{path}/{name}")
-                    if status.st_ino not in seen:
+                    if stat.S_ISREG(status.st_mode) and status.st_ino not in seen:
                         seen.add(status.st_ino)
                         total += status.st_size
         return total

@@ -68,6 +68,7 @@ class Database:
         self._connection = connection
         self._executor = executor
         self._ballast = path.with_name(f"{path.name}-ballast")
+        self._has_ballast = False
 
     @classmethod
     async def open(cls, path: Path, schemas: Sequence[Schema]) -> Database:
@@ -112,7 +113,7 @@ class Database:
                 return _write(self._connection, change, lasting=lasting)
         except sqlite3.OperationalError as error:
             raise WriteFailed(self._path, str(error)) from error
-        if frees:
+        if frees and not self._has_ballast:
             self._take_ballast()
         return result
 
@@ -121,11 +122,13 @@ class Database:
             fd = os.open(self._ballast, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _MODE)
             try:
                 os.posix_fallocate(fd, 0, _BALLAST_BYTES)
+                self._has_ballast = True
             finally:
                 os.close(fd)
 
     def _drop_ballast(self) -> bool:
         """Give the disk back what was kept; False if nothing was."""
+        self._has_ballast = False
         try:
             had_any = self._ballast.stat().st_size > 0
             self._ballast.unlink()

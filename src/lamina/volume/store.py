@@ -133,14 +133,9 @@ class VolumeStore:
         except KeyError:
             raise VolumeNotFound(name) from None
 
-    @contextmanager
-    def hold(self) -> Iterator[Hold]:
-        """Keep volumes from being removed for the length of the block: those that are created through what this gives."""
-        hold = Hold(self, self._held)
-        try:
-            yield hold
-        finally:
-            hold.release()
+    def hold(self) -> Hold:
+        """A context that keeps volumes from being removed for its length: those that are created through it."""
+        return Hold(self, self._held)
 
     def is_held(self, name: str) -> bool:
         """Whether somebody at work needs the volume."""
@@ -253,11 +248,21 @@ class Hold:
         self._store = store
         self._counts = counts
         self._names: list[str] = []
+        self.made_anonymous: list[str] = []
+        """The volumes without a name of a user's that were made through this, which nobody else knows at first."""
+
+    def __enter__(self) -> Hold:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.release()
 
     async def create(self, name: str | None = None, labels: dict[str, str] | None = None) -> Volume:
         """As ``VolumeStore.create``; the volume is held from the moment at which it is known."""
         volume = await self._store.create(name, labels)
         self._names.append(volume.name)
+        if not name:
+            self.made_anonymous.append(volume.name)
         self._counts[volume.name] += 1
         return volume
 

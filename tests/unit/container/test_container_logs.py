@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from lamina.container.detach import DetachKeys, parse_detach_keys
+from lamina.container.log_lines import LogLine
 from lamina.container.logs import LogQuery, read_logs
 from lamina.container.times import InvalidTime, parse_moment, parse_rfc3339, rfc3339
 
@@ -20,11 +21,15 @@ def write(path: Path, *records: tuple[str, str, str]) -> None:
     )
 
 
-async def read(path: Path, **query: object) -> str:
+async def lines_of(path: Path, **query: object) -> list[LogLine]:
     async def no_more() -> bool:
         return False
 
-    return b"".join([line.text async for line in read_logs(path, LogQuery(**query), no_more)]).decode()  # type: ignore[arg-type]
+    return [line async for line in read_logs(path, LogQuery(**query), no_more)]  # type: ignore[arg-type]
+
+
+async def read(path: Path, **query: object) -> str:
+    return b"".join([line.text for line in await lines_of(path, **query)]).decode()
 
 
 @pytest.fixture
@@ -54,6 +59,42 @@ async def test_pieces_of_a_line_are_joined(tmp_path: Path) -> None:
     path = tmp_path / "log"
     write(path, ("stdout", "P", "one "), ("stdout", "F", "line"), ("stdout", "P", "no end"))
     assert await read(path) == "one line\nno end"
+
+
+async def test_a_line_in_pieces_is_one_that_ends_with_its_last(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    write(path, ("stdout", "P", "a"), ("stderr", "F", "error"), ("stdout", "P", "b"), ("stdout", "F", "c"))
+    assert [(line.stream, line.text, line.time[17:19]) for line in await lines_of(path)] == [
+        (2, b"error\n", "01"),
+        (1, b"abc\n", "03"),
+    ]
+
+
+async def test_the_last_line_has_its_beginning_too(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    write(path, ("stdout", "P", "a"), ("stderr", "F", "error"), ("stdout", "F", "b"))
+    assert await read(path, tail=1) == "ab\n"
+    assert await read(path, since_ns=parse_rfc3339("2026-11-23T10:00:02Z")) == "ab\n"
+
+
+async def test_a_line_is_cut_where_docker_cuts_it(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    write(path, *(("stdout", "P", "x" * 8191) for _ in range(5)), ("stdout", "F", "y"))
+    assert [len(line.text) for line in await lines_of(path)] == [16384, 16384, 5 * 8191 - 2 * 16384 + 2]
+
+
+async def test_who_follows_sees_an_unfinished_line_and_then_its_rest(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    write(path, ("stdout", "P", "Name: "))
+    more = iter([True, False])
+
+    async def next_change() -> bool:
+        with open(path, "a") as file:
+            file.write(f"{STAMP.format(9)} stdout F x\n")
+        return next(more)
+
+    lines = [line async for line in read_logs(path, LogQuery(follow=True, tail=10), next_change)]
+    assert [(line.text, line.goes_on) for line in lines] == [(b"Name: ", False), (b"x\n", True), (b"x\n", False)]
 
 
 async def test_since_and_until(log: Path) -> None:

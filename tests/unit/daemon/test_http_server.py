@@ -526,6 +526,29 @@ async def test_closing_lets_requests_finish_and_ends_idle_connections(host: str)
     assert not Path(host.removeprefix("unix://")).exists()
 
 
+@pytest.mark.parametrize("kind", ["stream", "hijacked"])
+async def test_closing_does_not_wait_for_what_only_ends_when_something_happens(host: str, kind: str) -> None:
+    async def items() -> AsyncIterator[bytes]:
+        yield b"item"
+        await asyncio.Event().wait()
+
+    async def handle(request: Request) -> StreamingResponse | None:
+        if kind == "stream":
+            return StreamingResponse(items(), is_endless=True)
+        raw = await request.hijack("text/plain")
+        await raw.write(b"item")
+        await asyncio.Event().wait()
+        return None
+
+    server = Server(handle, {})
+    await server.listen(host)
+    reader, writer = await connect(host)
+    writer.write(get("/"))
+    await reader.readuntil(b"item")
+    await asyncio.wait_for(server.close(3600), 10)
+    writer.close()
+
+
 async def test_closing_cancels_what_outlasts_the_timeout(host: str) -> None:
     begun, cancelled = asyncio.Event(), asyncio.Event()
 

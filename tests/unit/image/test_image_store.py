@@ -14,6 +14,7 @@ from lamina.image.listing import ImageQuery, InvalidPattern, select_images
 from lamina.image.removal import ImageUser
 from lamina.image.store import Image
 from lamina.image.verify import verify
+from lamina.state.database import WriteFailed
 
 ONE, TWO = tar_of({"a": b"1"}), tar_of({"b": b"2"})
 STOPPED, RUNNING = ImageUser("c" * 64, running=False), ImageUser("d" * 64, running=True)
@@ -38,7 +39,7 @@ async def test_an_id_with_two_tags_of_one_repository_needs_force(shop: Shop) -> 
     with pytest.raises(ImageInUse, match=r"must be forced\) - image is referenced in multiple repositories"):
         await shop.removal.remove(image.image_id.hex[:12])
     removed = await shop.removal.remove(image.image_id.hex[:12], force=True)
-    assert removed.untagged == ("repo:1", "repo:2")
+    assert removed.untagged == (("repo:1", image.image_id), ("repo:2", image.image_id))
     assert removed.deleted == (image.image_id,)
     assert shop.blobs() == set()
 
@@ -59,7 +60,7 @@ async def test_force_takes_the_last_name_away_from_under_a_running_container(sho
     image = await shop.load_one(ONE)
     shop.users[image.image_id] = [RUNNING]
     removed = await shop.removal.remove("img:1", force=True)
-    assert (removed.untagged, removed.deleted) == (("img:1",), ())
+    assert (removed.untagged, removed.deleted) == ((("img:1", image.image_id),), ())
     assert image.image_id in shop.images
     with pytest.raises(ImageInUse, match="cannot be forced"):
         await shop.removal.remove(str(image.image_id), force=True)
@@ -70,7 +71,7 @@ async def test_force_deletes_an_image_from_under_a_stopped_container_which_keeps
     shop.users[image.image_id] = [STOPPED]
     shop.stacks.append(image.config.diff_ids)
     removed = await shop.removal.remove(str(image.image_id), force=True)
-    assert (removed.untagged, removed.deleted) == (("img:1",), (image.image_id,))
+    assert (removed.untagged, removed.deleted) == ((("img:1", image.image_id),), (image.image_id,))
     assert shop.blobs() == {image.config.diff_ids[0].hex}
     assert shop.lowers.kept == [image.config.diff_ids]
     shop.stacks.clear()
@@ -136,7 +137,7 @@ async def test_a_held_image_is_only_untagged(shop: Shop) -> None:
         other = await dangling(shop, TWO)
         hold.add(other.image_id)
         removed = await shop.removal.remove("img:1", force=True)
-        assert (removed.untagged, removed.deleted) == (("img:1",), ())
+        assert (removed.untagged, removed.deleted) == ((("img:1", image.image_id),), ())
         assert (await shop.removal.prune(list(shop.images))).deleted == ()
         with pytest.raises(ImageInUse, match="used by a build"):
             await shop.removal.remove(str(image.image_id), force=True)
@@ -218,3 +219,28 @@ async def test_lists_go_by_the_time_at_which_images_were_made(shop: Shop) -> Non
     assert names(ImageQuery(before="mid:1")) == ["old:1"]
     assert names(ImageQuery(until_ns=978_307_200 * 10**9)) == ["old:1"]
     assert names(ImageQuery(until_ns=978_307_199 * 10**9)) == []
+
+
+async def test_an_index_that_cannot_be_written_does_not_keep_an_image(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = await shop.load_one(ONE)
+
+    def fail(manifests: object) -> None:
+        raise OSError("no space")
+
+    monkeypatch.setattr(shop.images._content, "write_index", fail)
+    removed = await shop.removal.remove("img:1")
+    assert (removed.deleted, image.image_id in shop.images) == ((image.image_id,), False)
+
+
+async def test_an_image_whose_row_stays_is_there_again(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = await shop.load_one(ONE)
+
+    async def fail(*args: object, **options: object) -> None:
+        raise WriteFailed(Path("db"), "disk I/O error")
+
+    monkeypatch.setattr(shop.images._database, "write", fail)
+    with pytest.raises(WriteFailed):
+        await shop.images.forget(image.image_id)
+    assert shop.images.find("img:1").image_id == image.image_id

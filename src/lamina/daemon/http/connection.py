@@ -32,6 +32,12 @@ class Connection:
         self._is_taken_over = False
         self.is_idle = True
         self.is_ending = False
+        self._is_sending_endlessly = False
+
+    @property
+    def is_worth_waiting_for(self) -> bool:
+        """Whether a request is being answered that comes to an end by itself."""
+        return not (self.is_idle or self._is_taken_over or self._is_sending_endlessly)
 
     async def serve(self) -> None:
         """Answer requests until the client goes, one of them ends the connection, or this is cancelled; then it is closed."""
@@ -110,6 +116,7 @@ class Connection:
         return response
 
     async def _send(self, head: RequestHead, response: Response | StreamingResponse, *, keep_alive: bool) -> None:
+        self._is_sending_endlessly = isinstance(response, StreamingResponse) and response.is_endless
         writer = ResponseWriter(self._channel, self._common, head.method == "HEAD", not head.is_http_1_0)
         if isinstance(response, Response):
             await writer.send(response, keep_alive=keep_alive)

@@ -126,6 +126,8 @@ class StreamingResponse:
     content_type: str = "application/json"
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
+    is_endless: bool = False
+    """Whether it ends when something happens, if ever: a server that closes does not wait for it."""
 
 
 def json_response(value: Any, status: int = 200) -> Response:

@@ -68,12 +68,15 @@ class Server:
         raise InvalidHost(host)
 
     async def close(self, timeout_s: float) -> None:
-        """Accept no more, let requests under way finish for up to *timeout_s*, then end them; returns when all are gone."""
+        """Accept no more, let requests under way finish for up to *timeout_s*, then end them; returns when all are gone.
+
+        Connections without a request, or with one that waits for something to happen, are ended at once.
+        """
         for server in self._servers:
             server.close()
         for task, connection in self._connections.items():
             connection.is_ending = True
-            if connection.is_idle:
+            if not connection.is_worth_waiting_for:
                 task.cancel()
         tasks = list(self._connections)
         if tasks:

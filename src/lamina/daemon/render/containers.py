@@ -41,7 +41,7 @@ def inspect(record: Record, engine: Engine, sizes: tuple[int, int] | None = None
         "ResolvConfPath": str(directory / "resolv.conf") if record.state.started_at != NEVER else "",
         "HostnamePath": str(directory / "hostname") if record.state.started_at != NEVER else "",
         "HostsPath": str(directory / "hosts") if record.state.started_at != NEVER else "",
-        "LogPath": str(engine.processes.log_path(record.id)) if keeps_log else "",
+        "LogPath": str(engine.processes.log_path(record.id)) if keeps_log and record.state.started_at != NEVER else "",
         "Name": f"/{record.name}",
         "RestartCount": record.restart_count,
         "Driver": engine.lowers.name,
@@ -148,7 +148,7 @@ def network_settings(record: Record) -> dict[str, Any]:
     return {
         "Bridge": "",
         "SandboxID": endpoint.endpoint_id,
-        "SandboxKey": endpoint.sandbox,
+        "SandboxKey": _sandbox(record),
         "Ports": dict.fromkeys(record.config.exposed_ports or {}) if record.state.has_process else {},
         "HairpinMode": False,
         "LinkLocalIPv6Address": "",
@@ -165,6 +165,13 @@ def network_settings(record: Record) -> dict[str, Any]:
         "MacAddress": endpoint.mac if on_bridge else "",
         "Networks": networks,
     }
+
+
+def _sandbox(record: Record) -> str:
+    """Where the network's namespace is to be found; the host's has no place of its own."""
+    if record.endpoint is not None and record.endpoint.network == "host":
+        return f"/proc/{record.state.pid}/ns/net"
+    return record.endpoint.sandbox if record.endpoint is not None else ""
 
 
 def _mount(point: MountPoint) -> dict[str, Any]:

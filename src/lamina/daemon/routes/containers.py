@@ -18,11 +18,13 @@ from lamina.container.errors import (
     ContainerBeingRemoved,
     ContainerNotFound,
     ContainerNotRunning,
+    LogsNotKept,
     PlatformMismatch,
 )
 from lamina.container.export import export_rootfs
 from lamina.container.listing import ContainerQuery, select_containers
-from lamina.container.logs import LogLine, LogQuery, read_logs
+from lamina.container.log_lines import LogLine
+from lamina.container.logs import LogQuery, details_of, read_logs
 from lamina.container.record import Record
 from lamina.container.streams import Console, Subscription, pump_input
 from lamina.container.times import parse_moment
@@ -99,7 +101,7 @@ class _Containers:
     async def create(self, request: Request) -> Response:
         body = await request.json(_CreateBody, limit=_CREATE_LIMIT)
         if not body.image:
-            raise InvalidRequest("no image was given")
+            raise InvalidRequest("Config cannot be empty in order to create a container")
         image = self._engine.images.find(body.image)
         wanted = _platform(request.query("platform"))
         if wanted is not None and not image.config.platform.matches(wanted):
@@ -191,7 +193,7 @@ class _Containers:
         waiting = asyncio.ensure_future(self._engine.lifecycle.wait(record.id, cast(Condition, condition)))
         if request.api_version < _WAIT_CONDITIONS_SINCE:
             return json_response({"StatusCode": await waiting})
-        return StreamingResponse(_wait_body(waiting))
+        return StreamingResponse(_wait_body(waiting), is_endless=True)
 
     async def resize(self, request: Request) -> Response:
         record = self._find(request)
@@ -204,6 +206,7 @@ class _Containers:
             self._engine.processes.resize(record.id, height, width)
         except OSError as error:
             raise ContainerNotRunning(record.id) from error
+        self._engine.lifecycle.tell("resize", record, {"height": str(height), "width": str(width)})
         return Response(200)
 
     async def logs(self, request: Request) -> StreamingResponse:
@@ -212,11 +215,15 @@ class _Containers:
         if not query.stdout and not query.stderr:
             raise InvalidRequest("Bad parameters: you must choose at least one stream")
         lines = self._log_lines(record, query)
-        prefix = _Prefix(timestamps=request.flag("timestamps"), details=b" " if request.flag("details") else b"")
+        details = f"{details_of(record)} ".encode() if request.flag("details") else b""
+        prefix = _Prefix(timestamps=request.flag("timestamps"), details=details)
         encode = _plain if record.config.tty else _framed
-        return StreamingResponse(encode(lines, prefix), _stream_type(request, record))
+        return StreamingResponse(encode(lines, prefix), _stream_type(request, record), is_endless=query.follow)
 
     def _log_lines(self, record: Record, query: LogQuery) -> AsyncIterator[LogLine]:
+        if record.host_config.log_config.type == "none":
+            raise LogsNotKept
+
         async def next_change() -> bool:
             current = self._engine.containers
             if record.id not in current or not current.get(record.id).state.has_process:
@@ -344,12 +351,14 @@ def _log_query(request: Request) -> LogQuery:
 
 @dataclass(frozen=True)
 class _Prefix:
-    """What stands before each line: its time, and details of the logging driver, of which there are none but the blank behind them."""
+    """What stands before each line: its time, and what is told about the container, with a blank behind it."""
 
     timestamps: bool = False
     details: bytes = b""
 
     def before(self, line: LogLine) -> bytes:
+        if line.goes_on:
+            return b""
         return (f"{line.time} ".encode() if self.timestamps else b"") + self.details
 
 

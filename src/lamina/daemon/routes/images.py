@@ -195,11 +195,11 @@ class _Images:
             yield _line({"kind": blob.kind, "digest": blob.digest, "size": blob.size_bytes, "status": blob.status})
 
     def _tell(self, removed: Removed) -> list[dict[str, str]]:
-        for name in removed.untagged:
-            self._engine.events.publish(Event("image", "untag", name, {"name": name}))
+        for name, image_id in removed.untagged:
+            self._engine.events.publish(Event("image", "untag", image_id, {"name": name}))
         for image_id in removed.deleted:
             self._engine.events.publish(Event("image", "delete", image_id, {"name": image_id}))
-        return [{"Untagged": name} for name in removed.untagged] + [{"Deleted": str(i)} for i in removed.deleted]
+        return [{"Untagged": name} for name, _ in removed.untagged] + [{"Deleted": str(i)} for i in removed.deleted]
 
 
 def _until(filters: Filters) -> int | None:

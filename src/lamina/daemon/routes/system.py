@@ -176,7 +176,7 @@ class _System:
         stream = self._engine.events.follow(
             lambda event: _event_matches(event, filters), since_ns=since_ns, until_ns=until_ns
         )
-        return StreamingResponse(_render_events(stream))
+        return StreamingResponse(_render_events(stream), is_endless=True)
 
     async def disk_use(self, request: Request) -> Response:
         engine = self._engine

@@ -1,0 +1,62 @@
+"""The files by which a container knows itself and others: /etc/hostname, /etc/hosts and /etc/resolv.conf.
+
+They lie in the container's own directory and are mounted into its root. Who joins another container's network is known by that one's
+names, and has the same files: hard links, which outlive whichever of the two goes first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from pathlib import Path
+
+from lamina.container.record import NetworkEndpoint, Record
+from lamina.linux import paths
+from lamina.network import names
+from lamina.runtime.settings import Mount
+
+_NAMES = ("hostname", "hosts", "resolv.conf")
+
+
+def write(directory: Path, record: Record, endpoint: NetworkEndpoint | None) -> None:
+    """Write a container's own; *endpoint* is its place in the network that it is about to join."""
+    config, host = record.config, record.host_config
+    own_network = host.network_mode != "host"
+    texts = {
+        "hostname": f"{config.hostname}\n",
+        "hosts": names.hosts(
+            ip=endpoint.ip if endpoint else "",
+            hostname=config.hostname,
+            domainname=config.domainname,
+            extra=host.extra_hosts or [],
+            gateway=endpoint.gateway if endpoint and endpoint.gateway else "127.0.0.1",
+            own_network=own_network,
+        ),
+        "resolv.conf": names.resolv_conf(
+            servers=host.dns or [],
+            search=host.dns_search or [],
+            options=host.dns_options or [],
+            own_network=own_network,
+        ),
+    }
+    for name, text in texts.items():
+        path = directory / name
+        path.write_text(text, encoding="utf-8")
+        path.chmod(0o644)
+
+
+def share(directory: Path, donor: Path) -> None:
+    """Give the files in *donor*, another container's directory, to the container of *directory*."""
+    for name in _NAMES:
+        (directory / name).unlink(missing_ok=True)
+        (directory / name).hardlink_to(donor / name)
+
+
+def mounts(directory: Path, rootfs: Path, taken: Container[str], *, read_only: bool) -> list[Mount]:
+    """Their mounts, but for those whose place is *taken* by the container's own or in the image is no file."""
+    result = []
+    for name in _NAMES:
+        destination = f"/etc/{name}"
+        if destination not in taken and not paths.is_directory_in_root(rootfs, destination):
+            access = ["ro"] if read_only else []
+            result.append(Mount(destination, "bind", str(directory / name), ["rbind", "rprivate", *access]))
+    return result
