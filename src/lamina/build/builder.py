@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -16,13 +16,15 @@ from typing import Any
 from lamina.build import progress
 from lamina.build.archives import open_archive
 from lamina.build.cache import BuildCache
+from lamina.build.cache_mounts import CacheMounts
 from lamina.build.checking import check
 from lamina.build.context import read_dockerfile, read_local_dockerfile, receive_context
-from lamina.build.directory import scan_directory
+from lamina.build.directory import ContextDigests, scan_directory
 from lamina.build.download import DownloadStore
 from lamina.build.errors import ContextNotHere
 from lamina.build.fetching import Fetcher
 from lamina.build.graph import StageGraph
+from lamina.build.kept import CacheItem, Keeper, PruneRequest, choose, marked
 from lamina.build.remote import GitRepository, InvalidRemote, LocalPath, parse_source
 from lamina.build.request import BuildRequest, LocalContext
 from lamina.build.running import StepRunner
@@ -33,6 +35,7 @@ from lamina.content.store import Lease
 from lamina.dockerfile import parse
 from lamina.dockerfile.lint import CheckOptions, LintViolation, LintWarning, render_summary
 from lamina.image.intake import LayerIntake
+from lamina.image.removal import ImageRemoval
 from lamina.image.store import Hold, Image, ImageStore
 from lamina.layer.tree import FileTree
 from lamina.oci.digest import ImageID
@@ -41,18 +44,39 @@ _KEPT = frozenset({"contexts", "downloads", "mounts"})
 """What outlives a build: digests of local contexts, what ADD fetched, and cache mounts."""
 
 
+@dataclass(frozen=True)
+class Pruned:
+    """What a pruning did: the items that are gone, the bytes that are free, the images of stages that went with them."""
+
+    ids: tuple[str, ...]
+    freed_bytes: int
+    images: tuple[ImageID, ...]
+
+
 class Builder:
     """Builds images for one engine."""
 
     def __init__(
-        self, root: Path, images: ImageStore, intake: LayerIntake, runner: StepRunner, cache: BuildCache
+        self,
+        root: Path,
+        images: ImageStore,
+        intake: LayerIntake,
+        runner: StepRunner,
+        cache: BuildCache,
+        mounts: CacheMounts,
+        removal: ImageRemoval,
     ) -> None:
         self._root = root
         self._images = images
         self._intake = intake
         self._runner = runner
         self._cache = cache
+        self._mounts = mounts
+        self._removal = removal
         self._downloads = DownloadStore(root / "downloads")
+        self._contexts = ContextDigests(root / "contexts")
+        self._keepers: tuple[Keeper, ...] = (cache, mounts, self._downloads, self._contexts)
+        self._began_ns: list[int] = []
         self._running: set[asyncio.Task[list[ImageID]]] = set()
 
     async def open(self) -> None:
@@ -62,6 +86,7 @@ class Builder:
             if path.name not in _KEPT:
                 shutil.rmtree(path, ignore_errors=True)
         self._downloads.open()
+        await asyncio.to_thread(self._mounts.sweep)
         await self._runner.open()
 
     async def close(self) -> None:
@@ -70,6 +95,27 @@ class Builder:
             task.cancel()
         if self._running:
             await asyncio.wait(set(self._running))
+        await self._cache.save_uses()
+
+    async def kept(self) -> list[CacheItem]:
+        """What is kept for later builds."""
+        items = [item for keeper in self._keepers for item in await keeper.items()]
+        return marked(items, min(self._began_ns, default=None))
+
+    async def prune(self, request: PruneRequest) -> Pruned:
+        """Remove what *request* chooses of what is kept. Builds that run lose nothing."""
+        unused_since_ns = time.time_ns()
+        listed = [(keeper, item) for keeper in self._keepers for item in await keeper.items()]
+        unused_since_ns = min([unused_since_ns, *self._began_ns])
+        items = marked([item for _, item in listed], unused_since_ns)
+        free_bytes = shutil.disk_usage(self._root).free
+        ids = {item.id for item in choose(items, request, free_bytes)}
+        freed = 0
+        for keeper in self._keepers:
+            own = [item.id for owner, item in listed if owner is keeper and item.id in ids]
+            freed += await keeper.remove(own, unused_since_ns)
+        removed = await self._removal.prune(await self._cache.unneeded_stages())
+        return Pruned(tuple(i.id for i in items if i.id in ids), freed + removed.freed_bytes, removed.deleted)
 
     async def track(self, build: Coroutine[Any, Any, list[ImageID]]) -> list[ImageID]:
         """Await a build, which ``close`` cancels."""
@@ -80,6 +126,7 @@ class Builder:
         finally:
             task.cancel()
             self._running.discard(task)
+            await self._cache.save_uses()
 
     @asynccontextmanager
     async def prepare(self, request: BuildRequest, body: AsyncIterable[bytes]) -> AsyncIterator[PreparedBuild]:
@@ -100,10 +147,8 @@ class Builder:
         Raises ContextNotHere if the client means another directory, BuildFailed if it cannot be read.
         """
         _check_identity(local)
-        caches = self._root / "contexts"
-        caches.mkdir(exist_ok=True)
-        cache_path = caches / hashlib.sha256(os.fsencode(local.directory)).hexdigest()
         with self._bench() as bench:
+            cache_path = self._contexts.path_for(local.directory)
             context = await asyncio.to_thread(scan_directory, local.directory, request.dockerfile, cache_path)
             text = local.dockerfile
             if text is None:
@@ -137,12 +182,17 @@ class Builder:
 
     @contextmanager
     def _bench(self) -> Iterator[_Bench]:
-        with (
-            tempfile.TemporaryDirectory(dir=self._root) as scratch,
-            self._intake.content.lease() as lease,
-            self._images.hold() as hold,
-        ):
-            yield _Bench(Path(scratch), lease, hold)
+        began_ns = time.time_ns()
+        self._began_ns.append(began_ns)
+        try:
+            with (
+                tempfile.TemporaryDirectory(dir=self._root) as scratch,
+                self._intake.content.lease() as lease,
+                self._images.hold() as hold,
+            ):
+                yield _Bench(Path(scratch), lease, hold)
+        finally:
+            self._began_ns.remove(began_ns)
 
     def _fetcher(self, request: BuildRequest, directory: Path) -> Fetcher:
         proxies = {name: value for name, value in request.build_args.items() if name in PREDEFINED_ARGS}
@@ -222,7 +272,9 @@ class PreparedBuild:
 
     async def _solve(self, workshop: Workshop) -> list[Image]:
         solver = Solver(self._graph, workshop, self._context, self._global_args)
-        return await solver.solve(self._targets)
+        images = await solver.solve(self._targets)
+        await workshop.cache.record_stages(solver.stage_ends(), [image.image_id for image in images])
+        return images
 
 
 def _check_identity(local: LocalContext) -> None:

@@ -11,10 +11,12 @@ import marshal
 import os
 import stat
 import time
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
 from lamina.build.errors import BuildFailed
+from lamina.build.kept import CacheItem
 from lamina.build.source import DirectoryContents, FileSource
 from lamina.dockerfile import IgnoreRules
 from lamina.layer.tree import FileTree, Node
@@ -59,6 +61,50 @@ class StatCache:
         temporary.write_bytes(marshal.dumps((_FORMAT, kept)))
         temporary.replace(self._path)
         self._changed = False
+
+
+class ContextDigests:
+    """The stat caches of contexts, a file a directory; a file's time is that of the last build."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def path_for(self, directory: Path) -> Path:
+        """Where a directory's digests are, or would be; they are in use from here on."""
+        self._root.mkdir(parents=True, exist_ok=True)
+        path = self._root / hashlib.sha256(os.fsencode(directory)).hexdigest()
+        with suppress(FileNotFoundError):
+            os.utime(path)
+        return path
+
+    async def items(self) -> list[CacheItem]:
+        """See Keeper."""
+        if not self._root.exists():
+            return []
+        found = [(path.name, path.stat()) for path in sorted(self._root.iterdir())]
+        return [
+            CacheItem(
+                id=name,
+                kind="source.local",
+                description="digests of a local context",
+                size_bytes=status.st_size,
+                created_ns=status.st_mtime_ns,
+                used_ns=status.st_mtime_ns,
+            )
+            for name, status in found
+        ]
+
+    async def remove(self, ids: Collection[str], unused_since_ns: int) -> int:
+        """See Keeper."""
+        freed = 0
+        for name in ids:
+            path = self._root / name
+            with suppress(FileNotFoundError):
+                status = path.stat()
+                if status.st_mtime_ns < unused_since_ns:
+                    path.unlink()
+                    freed += status.st_size
+        return freed
 
 
 class DirectoryContext(FileSource):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
+from lamina.build.kept import CacheItem
 from lamina.build.transfer import Transfer, Transferred, transfer
 from lamina.linux.files import TEMPORARY_PREFIX, sync_directory, temporary_name, write_atomically
 from lamina.linux.worker import run_in_worker
@@ -78,6 +79,8 @@ class DownloadStore:
         lock = self._locks.setdefault(url, asyncio.Lock())
         async with lock:
             entry = self._find(url)
+            if entry is not None:
+                os.utime(self._entry_path(url))  # before anything is waited for: it is in use from here on
             if entry is None or entry.digest != checksum:
                 # under a checksum it does not help to hear that the wrong bytes are still the same
                 asked_for = entry if checksum is None else None
@@ -97,12 +100,25 @@ class DownloadStore:
         path = self._file_path(entry.digest)
         return Downloaded(path, entry.name, entry.digest, entry.size_bytes, entry.mtime_ns)
 
-    async def prune(self, unused_since_ns: int) -> int:
-        """Remove what nobody fetched since then (Unix nanoseconds); returns the bytes that are free now.
+    async def items(self) -> list[CacheItem]:
+        """See Keeper: an item a file, whatever URLs it came from."""
+        return await asyncio.to_thread(self._items)
 
-        A build that reads a file began after it was fetched: the time must lie before the start of any build that runs.
-        """
-        return await asyncio.to_thread(self._prune, unused_since_ns)
+    async def remove(self, ids: Collection[str], unused_since_ns: int) -> int:
+        """See Keeper. Nothing is waited for, so that no fetch comes between the look at a file and its end."""
+        freed = 0
+        used = self._uses()
+        for name in ids:
+            path = self._files / name
+            entries = used.get(name, [])
+            with suppress(FileNotFoundError):
+                status = path.stat()
+                if max([used_ns for _, _, used_ns in entries] or [status.st_ctime_ns]) < unused_since_ns:
+                    for entry_path, _, _ in entries:
+                        entry_path.unlink(missing_ok=True)
+                    path.unlink()
+                    freed += status.st_size
+        return freed
 
     async def _transfer(self, request: Transfer) -> Transferred | None:
         """Have a file sent and keep it; None if it is the one that is known."""
@@ -136,22 +152,38 @@ class DownloadStore:
     def _entry_path(self, url: str) -> Path:
         return self._entries / Digest.of(url.encode("utf-8", "surrogateescape")).hex
 
-    def _prune(self, unused_since_ns: int) -> int:
-        kept: set[str] = set()
+    def _items(self) -> list[CacheItem]:
+        used = self._uses()
+        items = []
+        for path in sorted(self._files.iterdir()):
+            if path.name.startswith(TEMPORARY_PREFIX):
+                continue
+            # ctime and not mtime, which is the server's
+            status = path.stat()
+            entries = used.get(path.name, [])
+            names = sorted({entry.name for _, entry, _ in entries})
+            items.append(
+                CacheItem(
+                    id=path.name,
+                    kind="regular",
+                    description=f"download {' '.join(names)}".strip(),
+                    size_bytes=status.st_size,
+                    created_ns=status.st_ctime_ns,
+                    used_ns=max([used_ns for _, _, used_ns in entries] or [status.st_ctime_ns]),
+                )
+            )
+        return items
+
+    def _uses(self) -> dict[str, list[tuple[Path, Transferred, int]]]:
+        """The entries of each file, and when each was asked for last; an entry that makes no sense is removed."""
+        result: dict[str, list[tuple[Path, Transferred, int]]] = {}
         for path in self._entries.iterdir():
             entry = _read(path)
-            if entry is None or path.stat().st_mtime_ns < unused_since_ns:
+            if entry is not None:
+                result.setdefault(entry.digest.hex, []).append((path, entry, path.stat().st_mtime_ns))
+            elif not path.name.startswith(TEMPORARY_PREFIX):
                 path.unlink(missing_ok=True)
-            else:
-                kept.add(entry.digest.hex)
-        freed = 0
-        for path in self._files.iterdir():
-            status = path.stat()
-            # ctime and not mtime, which is the server's: a file without an entry yet is a download that just came
-            if path.name not in kept and status.st_ctime_ns < unused_since_ns:
-                path.unlink(missing_ok=True)
-                freed += status.st_size
-        return freed
+        return result
 
 
 def _read(path: Path) -> Transferred | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import secrets
 import stat
@@ -12,6 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lamina.build.cache_mounts import CacheMounts
 from lamina.build.copying import CopyItem
 from lamina.build.errors import BuildFailed
 from lamina.build.mounts import RunMount
@@ -44,47 +44,6 @@ class Mounted:
     mounts: list[Mount] = field(default_factory=list)
     variables: list[str] = field(default_factory=list)
     stubs: list[tuple[str, bool]] = field(default_factory=list)
-
-
-class CacheMounts:
-    """Directories that outlive builds, by the ID that steps know them by."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._locks: dict[str, asyncio.Lock] = {}
-        self._taken: set[Path] = set()
-
-    @asynccontextmanager
-    async def use(self, mount: RunMount) -> AsyncIterator[Path]:
-        """A cache's directory: shared by all who ask, one of one's own, or waited for (``sharing``)."""
-        name = hashlib.sha256(mount.id.encode("utf-8", "surrogateescape")).hexdigest()
-        self._root.mkdir(parents=True, exist_ok=True)
-        if mount.sharing == "locked":
-            async with self._locks.setdefault(name, asyncio.Lock()):
-                yield self._made(self._root / name, mount)
-        elif mount.sharing == "private":
-            path = self._free(name)
-            self._taken.add(path)
-            try:
-                yield self._made(path, mount)
-            finally:
-                self._taken.discard(path)
-        else:
-            yield self._made(self._root / name, mount)
-
-    def _free(self, name: str) -> Path:
-        number = 0
-        while (path := self._root / (f"{name}.{number}" if number else name)) in self._taken:
-            number += 1
-        return path
-
-    @staticmethod
-    def _made(path: Path, mount: RunMount) -> Path:
-        if not path.exists():
-            path.mkdir(mode=0o700)
-            os.chown(path, mount.uid, mount.gid)
-            path.chmod(mount.mode)
-        return path
 
 
 class MountRoom:

@@ -20,6 +20,7 @@ from lamina.dockerfile.lint import platform_args
 from lamina.dockerfile.parser import parse_line
 from lamina.dockerfile.words import expand_word
 from lamina.image.store import Image
+from lamina.oci.digest import ImageID
 from lamina.oci.platform import Platform
 
 
@@ -48,6 +49,11 @@ class Solver:
         images = [self._image_of(self._stages[stage.index].result()) for stage in targets]
         await self._warn_of_unused_args()
         return images
+
+    def stage_ends(self) -> list[ImageID]:
+        """The last image of each stage that was carried out, but for stages that are their base and no more."""
+        states = [task.result().state for task in self._stages.values()]
+        return [s.image_id for s in states if s.image_id is not None and s.image_id != s.base_id]
 
     async def _carry_out(self, needed: Sequence[Stage], last: Stage) -> None:
         try:

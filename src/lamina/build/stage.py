@@ -89,6 +89,7 @@ class StageState:
     run: dict[str, Any]
     args: dict[str, str] = field(default_factory=dict)
     base_layers: int = 0
+    base_id: ImageID | None = None
     has_own_command: bool = False
     tree: MergedTree | None = None
     layers_in_tree: int = 0
@@ -109,7 +110,7 @@ def new_state(image: Image | None) -> StageState:
     if image is None:
         return StageState(ImageConfig.empty(), None, config.with_default_path({}))
     run = config.with_default_path(image.config.run_document)
-    return StageState(image.config, image.image_id, run, base_layers=len(image.config.diff_ids))
+    return StageState(image.config, image.image_id, run, base_layers=len(image.config.diff_ids), base_id=image.image_id)
 
 
 class StageBuilder:

@@ -54,6 +54,8 @@ COMMANDS = {
 }
 
 GROUP_COMMANDS = {
+    "builder du": Command("builder", "Show what builds keep for later ones"),
+    "builder prune": Command("builder", "Remove build cache"),
     "container inspect": Command("inspect", "Display detailed information on one or more containers"),
     "container prune": Command("containers", "Remove all stopped containers"),
     "image inspect": Command("inspect", "Display detailed information on one or more images"),
@@ -71,7 +73,7 @@ _OF_CONTAINERS = ("attach", "create", "export", "kill", "logs", "restart", "rm",
 _OF_IMAGES = ("build", "history", "import", "load", "save", "tag")
 
 GROUPS = {
-    "builder": Group("Manage builds", {"build": "build"}),
+    "builder": Group("Manage builds", {"build": "build", "du": "builder du", "prune": "builder prune"}),
     "container": Group(
         "Manage containers",
         dict(zip(_OF_CONTAINERS, _OF_CONTAINERS, strict=True))

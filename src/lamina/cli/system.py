@@ -8,6 +8,7 @@ from importlib.metadata import version as package_version
 from typing import Any
 
 from lamina.api.versions import CURRENT
+from lamina.cli.builder import unix_seconds
 from lamina.cli.grammar import CommandFailed, Parser, name_and_value
 from lamina.cli.output import (
     Listing,
@@ -218,8 +219,7 @@ def system_df(client: Client, argv: list[str]) -> int:
         _print_details(use)
         return 0
     rows = [_images_row(use), _containers_row(use["Containers"] or []), _volumes_row(use["Volumes"] or [])]
-    cache = use["BuildCache"] or []
-    rows.append(_use_row("Build Cache", len(cache), 0, sum(c["Size"] for c in cache), sum(c["Size"] for c in cache)))
+    rows.append(_cache_row(use["BuildCache"] or []))
     print_rows(rows, _DISK_USE, tuple(_DISK_USE.headers), form=options.format)
     return 0
 
@@ -257,6 +257,13 @@ def _volumes_row(volumes: list[dict[str, Any]]) -> dict[str, str]:
     return _use_row("Local Volumes", len(volumes), sum(1 for count in references if count > 0), sum(sizes), unused)
 
 
+def _cache_row(items: list[dict[str, Any]]) -> dict[str, str]:
+    active = [item for item in items if item["InUse"]]
+    size = sum(item["Size"] for item in items if not item["Shared"])
+    free = sum(item["Size"] for item in items if not item["Shared"] and not item["InUse"])
+    return _use_row("Build Cache", len(items), len(active), size, free, percent=False)
+
+
 def _print_details(use: dict[str, Any]) -> None:
     images = [["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE", "SHARED SIZE", "UNIQUE SIZE", "CONTAINERS"]]
     for item in use["Images"] or []:
@@ -279,8 +286,17 @@ def _print_details(use: dict[str, Any]) -> None:
         print(f"{title} space usage:\n")
         print_table(rows)
         print()
-    print(f"Build cache usage: {human_size(sum(c['Size'] for c in use['BuildCache'] or []))}\n")
-    print_table([["CACHE ID", "CACHE TYPE", "SIZE", "CREATED", "LAST USED", "USAGE", "SHARED"]])
+    _print_cache(use["BuildCache"] or [])
+
+
+def _print_cache(items: list[dict[str, Any]]) -> None:
+    rows = [["CACHE ID", "CACHE TYPE", "SIZE", "CREATED", "LAST USED", "USAGE", "SHARED"]]
+    for item in items:
+        times = [human_ago(unix_seconds(item[name])) for name in ("CreatedAt", "LastUsedAt")]
+        row = [item["ID"][:12], item["Type"], human_size(item["Size"]), *times, str(item["UsageCount"])]
+        rows.append([*row, str(item["Shared"]).lower()])
+    print(f"Build cache usage: {human_size(sum(item['Size'] for item in items if not item['Shared']))}\n")
+    print_table(rows)
 
 
 def doctor(client: Client, argv: list[str]) -> int:

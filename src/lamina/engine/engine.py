@@ -11,7 +11,8 @@ from pathlib import Path
 from lamina.build import cache as build_cache
 from lamina.build.builder import Builder
 from lamina.build.cache import BuildCache
-from lamina.build.mounting import CacheMounts, MountRoom
+from lamina.build.cache_mounts import CacheMounts
+from lamina.build.mounting import MountRoom
 from lamina.build.running import StepRunner
 from lamina.container import store as container_store
 from lamina.container.creation import Creation
@@ -159,10 +160,6 @@ async def open_engine(options: EngineOptions) -> Engine:
     await processes.sweep(ids)
     processes.open(ids)
     intake = LayerIntake(content, trees, options.layer_limits)
-    room = MountRoom(CacheMounts(root / "build" / "mounts"), snapshots)
-    runner = StepRunner(run_root / "build", snapshots, networks, runtime, room, options.cgroup_parent)
-    builder = Builder(root / "build", images, intake, runner, BuildCache(database, content))
-    await builder.open()
     creation = Creation(containers, images, snapshots, volumes, hierarchies, tools.runtime.name)
     removal = ImageRemoval(
         images,
@@ -172,6 +169,12 @@ async def open_engine(options: EngineOptions) -> Engine:
         lambda image_id: _users(containers, image_id),
         lambda: _stacks(containers),
     )
+    cache_mounts = CacheMounts(root / "build" / "mounts")
+    room = MountRoom(cache_mounts, snapshots)
+    runner = StepRunner(run_root / "build", snapshots, networks, runtime, room, options.cgroup_parent)
+    cache = BuildCache(database, images, content)
+    builder = Builder(root / "build", images, intake, runner, cache, cache_mounts, removal)
+    await builder.open()
     await removal.collect_garbage()
     return Engine(
         options=options,

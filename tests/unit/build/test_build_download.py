@@ -365,18 +365,21 @@ async def test_a_server_without_tls_is_told(store: DownloadStore, site: Site) ->
         await store.fetch(site.url("/f").replace("http:", "https:"))
 
 
-async def test_what_was_not_fetched_for_long_is_pruned(store: DownloadStore, site: Site, tmp_path: Path) -> None:
+async def test_what_was_not_fetched_for_long_is_removed_with_its_entries(
+    store: DownloadStore, site: Site, tmp_path: Path
+) -> None:
     site.answers |= {"/old": Answer(b"old"), "/shared": Answer(b"new"), "/new": Answer(b"new")}
     for path in ("/old", "/shared", "/new"):
         await store.fetch(site.url(path))
-    assert await store.prune(0) == 0
+    items = {item.description: item for item in await store.items()}
+    assert {d: i.size_bytes for d, i in items.items()} == {"download old": 3, "download new shared": 3}
     for entry in (tmp_path / "store" / "urls").iterdir():
         os.utime(entry, ns=(0, 0))
     kept = await store.fetch(site.url("/new"))
-    assert await store.prune(1) == 0, "a file that came since then stays"
-    assert len(list((tmp_path / "store" / "urls").iterdir())) == 1
+    ids = [item.id for item in items.values()]
+    assert await store.remove(ids, 1) == len(b"old"), "one of which an entry was used since then stays"
     assert kept.path.exists()
-    assert await store.prune(time.time_ns() + 10**12) == len(b"old") + len(b"new")
+    assert await store.remove(ids, time.time_ns() + 10**12) == len(b"new")
     assert files_of(tmp_path) == []
 
 

@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from lamina.build import progress
+from lamina.build.kept import CacheItem
+from lamina.container.times import rfc3339
 from lamina.oci.digest import ImageID
 
 _QUEUED_LINES = 16
@@ -41,6 +43,22 @@ def classic_text(event: progress.Event) -> str:
         case progress.Warned(text):
             return text
     return ""
+
+
+def cache_item(item: CacheItem) -> Fields:
+    """The API's ``BuildCache``."""
+    return {
+        "ID": item.id,
+        "Parents": list(item.parents) or None,
+        "Type": item.kind,
+        "Description": item.description,
+        "InUse": item.in_use,
+        "Shared": item.shared,
+        "Size": item.size_bytes,
+        "CreatedAt": rfc3339(item.created_ns),
+        "LastUsedAt": rfc3339(item.used_ns),
+        "UsageCount": item.uses,
+    }
 
 
 class _Lines:

@@ -12,9 +12,13 @@ from typing import Any
 import msgspec
 
 from lamina.api.errors import error_body
+from lamina.api.filters import Filters
+from lamina.build import kept
 from lamina.build.builder import PreparedBuild
 from lamina.build.errors import CommandFailed
+from lamina.build.kept import PruneRequest
 from lamina.build.request import BuildRequest, LocalContext
+from lamina.container.times import parse_moment
 from lamina.daemon.http import Request, Response, StreamingResponse, json_response
 from lamina.daemon.http.connection import ClientGone
 from lamina.daemon.http.message import InvalidRequest, encode_json
@@ -41,6 +45,7 @@ def routes(engine: Engine) -> list[Route]:
     resource = _Builds(engine)
     return [
         Route("POST", "/build", resource.build),
+        Route("POST", "/build/prune", resource.prune),
         Route("POST", "/lamina/build", resource.build_local),
     ]
 
@@ -98,6 +103,14 @@ class _Builds:
             return json_response({"warnings": len(warnings), "text": render_check(warnings)})
         teller = EventStream() if body.events else Transcript(quiet=body.quiet)
         return await self._start(request, wanted, preparing, teller)
+
+    async def prune(self, request: Request) -> Response:
+        """Remove what builds keep for later ones."""
+        pruned = await self._engine.builder.prune(_read_prune(request))
+        for image_id in pruned.images:
+            self._engine.events.publish(Event("image", "delete", image_id, {"name": image_id}))
+        self._engine.events.publish(Event("builder", "prune", "", {"reclaimed": str(pruned.freed_bytes)}))
+        return json_response({"CachesDeleted": list(pruned.ids) or None, "SpaceReclaimed": pruned.freed_bytes})
 
     async def _start(
         self,
@@ -194,6 +207,24 @@ def _read_request(request: Request) -> BuildRequest:
         network=_network(request.query("networkmode")),
         extra_hosts=hosts,
         shm_size=request.integer("shmsize") or _SHM_BYTES,
+    )
+
+
+def _read_prune(request: Request) -> PruneRequest:
+    filters = Filters.parse(request.query("filters"), ("until", "unused-for", *kept.FIELDS))
+    fields = {}
+    for name in filters:
+        if len(filters[name]) > 1:
+            raise InvalidRequest(f"filter {name} expects only one value")
+        fields[name] = next(iter(filters[name]), "")
+    moments = [parse_moment(fields.pop(name)) for name in ("until", "unused-for") if name in fields]
+    return PruneRequest(
+        everything=request.flag("all"),
+        used_before_ns=min(moments, default=None),
+        fields=fields,
+        reserved_bytes=request.integer("reserved-space") or request.integer("keep-storage") or 0,
+        maximum_bytes=request.integer("max-used-space") or 0,
+        minimum_free_bytes=request.integer("min-free-space") or 0,
     )
 
 

@@ -11,6 +11,7 @@ from lamina.api.filters import Filters
 from lamina.container.times import parse_moment, rfc3339
 from lamina.daemon.http import Request, Response, StreamingResponse, json_response
 from lamina.daemon.http.message import InvalidRequest, encode_json
+from lamina.daemon.render import builds as render_builds
 from lamina.daemon.render import images as render_images
 from lamina.daemon.router import Route
 from lamina.engine import Engine
@@ -188,7 +189,7 @@ class _System:
                 "Images": images,
                 "Containers": [],
                 "Volumes": [],
-                "BuildCache": [],
+                "BuildCache": [render_builds.cache_item(item) for item in await engine.builder.kept()],
             }
         )
 
