@@ -142,7 +142,7 @@ def alike(daemon: Daemon) -> Iterator[None]:
 def test_what_is_printed_is_what_docker_prints(daemon: Daemon, alike: None, arguments: list[str]) -> None:
     # docker lists the names of one image in no order
     arranged = sorted if arguments[0] in ("images", "system") else list
-    for _ in range(3):  # a second may pass between the two
+    for _ in range(10):  # a second may pass between the two
         lamina, docker = daemon.lamina(*arguments), daemon.docker(*arguments)
         shown, expected = arranged(lamina.out.splitlines()), arranged(docker.out.splitlines())
         if shown == expected:
