@@ -23,6 +23,7 @@ import pytest
 from lamina.errors import InvalidArgument
 from lamina.linux import mount, namespaces
 from lamina.network import Endpoint, NetworkService
+from lamina.network.claims import NameTaken
 from lamina.network.errors import AddressInUse, BridgeUnavailable, NetworkNotFound, NoAddressLeft
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
@@ -481,11 +482,61 @@ async def test_closing_does_not_remove_an_interface_that_is_no_bridge(host: Host
     assert _interfaces() == {"lamt0", "lamt1"}
 
 
-async def test_a_bridge_that_the_kernel_refuses_leaves_none_working(host: Host) -> None:
-    service = await host.start("a-name-far-too-long")
-    with pytest.raises(BridgeUnavailable):
-        await service.acquire("bridge")
-    await service.release(await service.acquire("none"))
+def test_a_name_that_no_interface_can_have_is_refused(tmp_path: Path) -> None:
+    for name in ("a-name-far-too-long", "a/b", "", "a b"):
+        with pytest.raises(InvalidArgument, match="invalid bridge name"):
+            NetworkService(tmp_path, tmp_path, bridge=name, bip=None, table=None)
+
+
+async def test_a_bridge_or_a_table_of_another_daemon_is_refused(host: Host) -> None:
+    await host.start()
+    for bridge, table in (("lamt0", "other"), ("other0", "lamt")):
+        second = NetworkService(
+            host.directory / "second", host.directory / "pins2", bridge=bridge, bip=None, table=table
+        )
+        with pytest.raises(NameTaken, match="in use by another lamina daemon"):
+            await second.start([])
+
+
+async def test_daemons_that_name_no_bridge_choose_one_each_and_keep_it(host: Host) -> None:
+    services = []
+    for number in range(2):
+        root, pins = host.directory / f"root{number}", host.directory / f"pins{number}"
+        service = NetworkService(root, pins, bridge=None, bip=None, table=None, ready=0)
+        host.services.append(service)
+        await service.start([])
+        services.append(service)
+    assert [(s.bridge, s.table) for s in services] == [("lamina0", "lamina"), ("lamina1", "lamina1")]
+    first = await services[0].acquire("bridge")
+    second = await services[1].acquire("bridge")
+    assert first.gateway != second.gateway
+    await services[1].release(second)
+    await services[1].close(remove=True)
+    again = NetworkService(
+        host.directory / "root1", host.directory / "pins1", bridge=None, bip=None, table=None, ready=0
+    )
+    host.services.append(again)
+    await again.start([])
+    assert again.bridge == "lamina1"
+    assert f"default via {first.gateway}" in _inside(first, "ip", "route")
+    assert first.interface in _interfaces()
+
+
+async def test_what_a_killed_daemon_left_running_is_left_alone(host: Host) -> None:
+    killed = NetworkService(
+        host.directory / "killed", host.directory / "pins-k", bridge=None, bip=None, table=None, ready=0
+    )
+    await killed.start([])
+    host.services.append(killed)
+    running = await killed.acquire("bridge")
+    killed._claims.release()  # as the kernel does when a process ends
+    other = NetworkService(
+        host.directory / "other", host.directory / "pins-o", bridge=None, bip=None, table=None, ready=0
+    )
+    host.services.append(other)
+    await other.start([])
+    assert other.bridge == "lamina1"
+    assert running.interface in _interfaces()
 
 
 async def test_the_default_subnet_is_the_first_that_no_route_overlaps(host: Host) -> None:

@@ -95,11 +95,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-H", "--host", action="append", help=f"address to listen on, repeatable (default {_DEFAULT_HOST})"
     )
-    parser.add_argument("--bridge", default=defaults.bridge, help="name of the bridge interface (default %(default)s)")
+    parser.add_argument("--bridge", help="name of the bridge interface (default lamina0, or the next that is free)")
     parser.add_argument("--bip", help="the bridge's address, such as 172.30.0.1/16 (default: a free subnet)")
-    parser.add_argument(
-        "--nft-table", default=defaults.nft_table, help="name of the nftables table (default %(default)s)"
-    )
+    parser.add_argument("--nft-table", help="name of the nftables table (default lamina, numbered as the bridge)")
     parser.add_argument(
         "--cgroup-parent", default=defaults.cgroup_parent, help="control group of containers (default %(default)s)"
     )

@@ -58,9 +58,9 @@ class EngineOptions:
 
     root: Path = Path("/var/lib/lamina")
     run_root: Path = Path("/run/lamina")
-    bridge: str = "lamina0"
+    bridge: str | None = None
     bip: str | None = None
-    nft_table: str = "lamina"
+    nft_table: str | None = None
     cgroup_parent: str = "/lamina"
     runtime: str | None = None
     storage_driver: str | None = None

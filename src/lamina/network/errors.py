@@ -37,6 +37,16 @@ class InvalidSubnet(InvalidArgument):
         self.text = text
 
 
+class InvalidBridgeName(InvalidArgument):
+    """A text cannot name an interface."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"invalid bridge name {name!r}: an interface's name has at most 15 characters, without blanks and slashes"
+        )
+        self.name = name
+
+
 class InvalidAddress(InvalidArgument):
     """What was asked for as an address of an endpoint is none. *kind* is IPv4 or MAC."""
 

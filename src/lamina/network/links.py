@@ -118,6 +118,11 @@ class Links:
             if link.get("master") == self._index and str(link.get("ifname")).startswith(INTERFACE_PREFIX)
         ]
 
+    def foreign_endpoints(self, own: set[str]) -> bool:
+        """Whether interfaces of endpoints other than *own* are joined to the bridge: those of a daemon that was killed."""
+        self._index = self._find_bridge() or 0
+        return bool(set(self.endpoints_on_bridge()) - own)
+
     def remove_bridge(self) -> None:
         """Remove the bridge; gone already is no error, and what has its name but is no bridge is not ours to remove."""
         index = self._find_bridge()

@@ -21,10 +21,12 @@ from typing import TypeVar
 
 from lamina.linux.files import write_atomically
 from lamina.network import firewall
+from lamina.network.claims import Claims, NameTaken, check_interface_name
 from lamina.network.errors import (
     AddressInUse,
     BridgeUnavailable,
     InvalidAddress,
+    InvalidBridgeName,
     InvalidSubnet,
     NetworkNotFound,
     NoAddressLeft,
@@ -37,6 +39,9 @@ _log = logging.getLogger(__name__)
 _FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
 BUILT_IN = ("bridge", "host", "none")
 _LONGEST_PREFIX = 30
+_DEFAULT_BRIDGE = "lamina"
+_DEFAULT_TABLE = "lamina"
+_MOST_DAEMONS = 100
 _MAC = re.compile("[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 
 
@@ -56,12 +61,22 @@ class Endpoint:
 class NetworkService:
     """The built-in networks. One bridge, one nftables table and one directory of pinned namespaces belong to it alone."""
 
-    def __init__(self, root: Path, run_root: Path, *, bridge: str, bip: str | None, table: str, ready: int = 2) -> None:
-        """Touches nothing yet. *bip* is the bridge's address with its prefix length. Raises InvalidSubnet."""
+    def __init__(
+        self, root: Path, run_root: Path, *, bridge: str | None, bip: str | None, table: str | None, ready: int = 2
+    ) -> None:
+        """Touches nothing yet. Without a *bridge* and a *table*, ``start`` chooses names that no other daemon uses.
+
+        *bip* is the bridge's address with its prefix length. Raises InvalidSubnet, InvalidBridgeName.
+        """
+        if bridge is not None and not check_interface_name(bridge):
+            raise InvalidBridgeName(bridge)
         self._root = root
         self._pins = run_root
-        self.bridge = bridge
-        self.table = table
+        self._wanted_bridge = bridge
+        self._wanted_table = table
+        self._claims = Claims()
+        self.bridge = ""
+        self.table = ""
         self._wanted_bip = _gateway_of(bip) if bip else None
         self._ready_count = ready
         self._ready: list[Endpoint] = []
@@ -82,13 +97,14 @@ class NetworkService:
     async def start(self, live: Iterable[Endpoint]) -> None:
         """Set the bridge network up, take over the endpoints of running containers, remove all others.
 
-        A host on which that fails keeps ``none`` and ``host``; the reason is told to whoever asks for ``bridge``.
+        A host on which that fails keeps ``none`` and ``host``; the reason is told to whoever asks for ``bridge``. Raises NameTaken if
+        another daemon uses the bridge or the table that was asked for.
         """
         self._pins.mkdir(parents=True, exist_ok=True)
         self._root.mkdir(parents=True, exist_ok=True)
         self.ids = self._load_ids()
         kept = list(live)
-        await self._in_thread(self._open_links)
+        await self._in_thread(self._choose_names)
         try:
             await self._set_up_bridge()
         except (BridgeUnavailable, OSError) as error:
@@ -137,12 +153,13 @@ class NetworkService:
         """Let go; with *remove* the bridge and its rules vanish too, which is for when no container uses them."""
         self._closing = True
         await self._give_up_ready()
-        if remove and self._links is not None:
+        if remove and self._links is not None and not await self._in_thread(self._links.endpoints_on_bridge):
             await self._in_thread(self._links.remove_bridge)
             with suppress(BridgeUnavailable):
                 await firewall.remove(self.table)
         if self._links is not None:
             await self._in_thread(self._links.close)
+        self._claims.release()
         self._thread.shutdown(wait=False)
 
     async def _set_up_bridge(self) -> None:
@@ -233,23 +250,44 @@ class NetworkService:
         endpoint_id = secrets.token_hex(32)
         return Endpoint(endpoint_id, str(self._pins / endpoint_id[:12]))
 
-    def _open_links(self) -> None:
-        self._links = Links(self.bridge)
+    def _choose_names(self) -> None:
+        """Claim a bridge and a table: those asked for, or those of last time, or the first that nobody uses."""
+        remembered = self._root / "bridge"
+        last = remembered.read_text().strip() if remembered.exists() else ""
+        numbered = [f"{_DEFAULT_BRIDGE}{number}" for number in range(_MOST_DAEMONS)]
+        candidates = (
+            [self._wanted_bridge] if self._wanted_bridge else list(dict.fromkeys([last or numbered[0], *numbered]))
+        )
+        for name in candidates:
+            links = Links(name)
+            is_foreign = (
+                self._wanted_bridge is None and name != last and links.foreign_endpoints(self._own_interfaces())
+            )
+            if not is_foreign and self._claims.take("bridge", name):
+                break
+            links.close()
+        else:
+            raise NameTaken("bridge", candidates[0])
+        suffix = name.removeprefix(_DEFAULT_BRIDGE) if name in numbered[1:] else ""
+        self.bridge, self.table, self._links = name, self._wanted_table or f"{_DEFAULT_TABLE}{suffix}", links
+        if not self._claims.take("table", self.table):
+            raise NameTaken("table", self.table)
+        remembered.write_text(name)
+
+    def _own_interfaces(self) -> set[str]:
+        """The outer ends of all namespaces that this run root pins, whoever made them."""
+        return {f"{INTERFACE_PREFIX}{pin.name}" for pin in self._pins.iterdir()}
 
     def _require_links(self) -> Links:
         assert self._links is not None
         return self._links
 
     def _remove_strays(self, kept: list[Endpoint]) -> None:
-        links = self._require_links()
+        """Only what this run root pins is looked at: what else is on the bridge may be another daemon's that was killed."""
         sandboxes = {endpoint.sandbox for endpoint in kept}
-        interfaces = {endpoint.interface for endpoint in kept}
         for pin in self._pins.iterdir():
             if str(pin) not in sandboxes:
-                links.remove_endpoint(pin, None)
-        for interface in links.endpoints_on_bridge():
-            if interface not in interfaces:
-                links.remove_endpoint(self._pins / "none", interface)
+                self._require_links().remove_endpoint(pin, f"{INTERFACE_PREFIX}{pin.name}")
 
     def _load_ids(self) -> dict[str, str]:
         """The networks' IDs, made once for a state root."""
