@@ -71,6 +71,8 @@ class CopyPlan:
         self.items: list[CopyItem] = []
         self._directories: set[bytes] = set()
         self._files: dict[bytes, int] = {}
+        self._identities: dict[tuple[int, int], int] = {}
+        self._sources = 0
 
     def add_from(
         self, source: FileSource, found: Sequence[Found], destination: str, *, into_directory: bool, keep_owner: bool,
@@ -83,6 +85,7 @@ class CopyPlan:
         rules = IgnoreRules.of(exclude)
         several = into_directory or len(found) > 1
         for file in found:
+            self._sources += 1
             if file.node.children is not None:
                 target = self._resolve(destination)
                 self._make_top(target)
@@ -108,6 +111,7 @@ class CopyPlan:
         target = self._resolve(destination)
         is_there = has_wildcard(pattern)
         for start in find(source, base, keyword):
+            self._sources += 1
             for path, node in select(source, start, rules):
                 is_there = True
                 self._make_top(target)
@@ -118,6 +122,7 @@ class CopyPlan:
 
     def add_tree(self, source: FileSource, destination: str) -> None:
         """Copy a whole tree, owners included: an archive that ADD extracts."""
+        self._sources += 1
         target = self._resolve(destination)
         self._make_top(target)
         for path, node in walk(source.tree.root, b""):
@@ -176,7 +181,11 @@ class CopyPlan:
             self._put(CopyItem(path, owned))
             return
         digest = source.known_digest(found, node)
-        self._put(CopyItem(path, owned, source.contents, found, identity=id(node), digest=digest))
+        self._put(CopyItem(path, owned, source.contents, found, identity=self._identity(node), digest=digest))
+
+    def _identity(self, node: Node) -> int:
+        """Tells the names of one file: those of one source alone, as a link between two would be of the builder's making."""
+        return self._identities.setdefault((self._sources, id(node)), len(self._identities))
 
     def _put(self, item: CopyItem) -> None:
         """A later file of the same path takes the place of an earlier one."""

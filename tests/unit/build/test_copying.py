@@ -448,6 +448,25 @@ def test_a_plan_is_written_as_a_layer_that_says_the_same(
     assert written == {os.fsdecode(item.path): item.node.mode for item in stage.plan.items}
 
 
+def test_two_names_of_one_file_stay_one_but_what_is_copied_twice_is_two(context: DirectoryContext) -> None:
+    one = file()
+    source = FileSource(MergedTree(directory(a=one, b=one)), context.contents)
+
+    def identities(stage: Stage) -> list[int | None]:
+        return [item.identity for item in stage.plan.items if item.node.is_regular]
+
+    together, apart = identities(Stage().copy(source, "/", "/x/")), identities(Stage().copy(source, "a b", "/x/"))
+    assert (len(together), len(set(together)), len(apart), len(set(apart))) == (2, 1, 2, 2)
+
+
+def test_files_of_sources_that_are_gone_are_not_taken_for_each_other(context: DirectoryContext) -> None:
+    stage = Stage()
+    for number in range(50):
+        stage.plan.add_tree(FileSource(MergedTree(directory(f=file())), context.contents), f"/{number}")
+    identities = [item.identity for item in stage.plan.items if item.node.is_regular]
+    assert len(set(identities)) == 50
+
+
 def test_a_plans_digest_tells_bytes_names_and_modes_but_not_times(files: Path) -> None:
     def digest() -> str:
         return plan_digest(Stage().copy(scanned(files), "tools", "/x").plan.items)
