@@ -52,6 +52,7 @@ class Daemon:
     options: Sequence[str] = ()
     token: str = field(default_factory=lambda: secrets.token_hex(3))
     process: subprocess.Popen[bytes] | None = None
+    command_timeout_s: float = COMMAND_TIMEOUT_S
 
     @property
     def root(self) -> Path:
@@ -121,7 +122,7 @@ class Daemon:
             input=data,
             stdin=subprocess.DEVNULL if data is None else None,
             capture_output=True,
-            timeout=COMMAND_TIMEOUT_S,
+            timeout=self.command_timeout_s,
             cwd=cwd,
             env=environment,
             check=False,

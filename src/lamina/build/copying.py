@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import posixpath
 import stat
 import time
 from collections.abc import Iterator, Sequence
@@ -20,14 +19,12 @@ from pathlib import Path
 
 from lamina.build.chmod import ModeChange
 from lamina.build.errors import BuildFailed, SourceNotFound
+from lamina.build.finding import Found, find, joined, select
 from lamina.build.source import Contents, FileSource
-from lamina.dockerfile.ignore import IgnoreRules, has_wildcard, match_wildcard
+from lamina.dockerfile.ignore import IgnoreRules, has_wildcard
 from lamina.layer.ingest import IngestedLayer
 from lamina.layer.tarwriter import TarWriter
 from lamina.layer.tree import MergedTree, Node, SymlinkLoop, walk
-
-Found = tuple[bytes, Node]
-"""A file of a source: its path without a leading slash, and its node."""
 
 
 @dataclass(frozen=True)
@@ -74,38 +71,68 @@ class CopyPlan:
         self.items: list[CopyItem] = []
         self._directories: set[bytes] = set()
         self._files: dict[bytes, int] = {}
+        self._identities: dict[tuple[int, int], int] = {}
+        self._sources = 0
 
     def add_from(
         self, source: FileSource, found: Sequence[Found], destination: str, *, into_directory: bool, keep_owner: bool,
-        exclude: Sequence[str] = (), parents: bool = False,
+        exclude: Sequence[str] = (),
     ) -> None:  # fmt: skip
-        """Copy what was *found*: of a directory what it contains, a file itself. Raises BuildFailed for what cannot be copied there."""
-        excluded = IgnoreRules.parse("\n".join(exclude))
+        """Copy what was *found*: of a directory what it contains, a file itself. Raises BuildFailed for what cannot be copied there.
+
+        *exclude* has patterns for paths below such a directory, and for the names of such files.
+        """
+        rules = IgnoreRules.of(exclude)
         several = into_directory or len(found) > 1
-        for path, node in found:
-            target = self._target(destination, path, node, several=several, parents=parents)
-            if node.children is None:
-                self._add(target, node, source, path, keep_owner=keep_owner)
-                continue
-            self._make_top(target)
-            for below, child in walk(node, path):
-                relative = below[len(path) :].lstrip(b"/")
-                if source.is_present(below, child) and not excluded.excludes(os.fsdecode(relative)):
-                    here = target + b"/" + relative if target else relative
-                    self._add(here, child, source, below, keep_owner=keep_owner)
+        for file in found:
+            self._sources += 1
+            if file.node.children is not None:
+                target = self._resolve(destination)
+                self._make_top(target)
+                for below, node in select(source, file, [rules]):
+                    self._add(joined(target, below), node, source, joined(file.path, below), keep_owner=keep_owner)
+            elif not rules.excludes(os.fsdecode(file.name)):
+                target = self._file_target(destination, file.name, several=several)
+                self._add(target, file.node, source, file.path, keep_owner=keep_owner)
+
+    def add_with_parents(
+        self, source: FileSource, pattern: str, destination: str, *, keyword: str, keep_owner: bool,
+        exclude: Sequence[str] = (),
+    ) -> None:  # fmt: skip
+        """Copy what *pattern* names with the directories above it (``--parents``), those behind ``/./`` if there is one.
+
+        The pattern is .dockerignore's kind, and no link in it is followed. Directories that are made are as the source has them; one
+        that exists gets the source's mode alone (fsutil's ``copy``). Raises SourceNotFound if a plain path is not there.
+        """
+        base, pivot, below = pattern.partition("/./")
+        if not pivot:
+            base, below = "", pattern
+        rules = [IgnoreRules.of(exclude), IgnoreRules.only(below)]
+        target = self._resolve(destination)
+        is_there = has_wildcard(pattern)
+        for start in find(source, base, keyword):
+            self._sources += 1
+            for path, node in select(source, start, rules):
+                is_there = True
+                self._make_top(target)
+                here, found = joined(target, path), joined(start.path, path)
+                self._add(here, node, source, found, keep_owner=keep_owner, keep_existing=True)
+        if not is_there:
+            raise SourceNotFound(keyword, pattern, source.place)
 
     def add_tree(self, source: FileSource, destination: str) -> None:
         """Copy a whole tree, owners included: an archive that ADD extracts."""
+        self._sources += 1
         target = self._resolve(destination)
         self._make_top(target)
         for path, node in walk(source.tree.root, b""):
-            self._add(target + b"/" + path if target else path, node, source, path, keep_owner=True)
+            self._add(joined(target, path), node, source, path, keep_owner=True)
 
     def add_text(self, name: str, text: str, destination: str, *, into_directory: bool) -> None:
         """Write a here-document as a file."""
         node = Node(stat.S_IFREG | 0o644, mtime_ns=self._now_ns)
         node.size = len(text.encode())
-        target = self._target(destination, name.encode(), node, several=into_directory, parents=False)
+        target = self._file_target(destination, name.encode(), several=into_directory)
         self._claim_file(target)
         self._put(CopyItem(target, self._owned(node, keep_owner=False), text=text.encode()))
 
@@ -116,18 +143,12 @@ class CopyPlan:
         if existing is None or existing.children is None:
             self._make_top(target)
 
-    def _target(self, destination: str, path: bytes, node: Node, *, several: bool, parents: bool) -> bytes:
-        """Where one source goes: under its own name into a directory, or as the destination itself."""
-        if parents:
-            pivot = path.partition(b"/./")[2] or path
-            return self._resolve(posixpath.join(destination, os.fsdecode(pivot)))
-        existing = self._existing(self._resolve(destination))
+    def _file_target(self, destination: str, name: bytes, *, several: bool) -> bytes:
+        """Where a file goes: under its own name into a directory, or as the destination itself."""
+        resolved = self._resolve(destination)
+        existing = self._existing(resolved)
         is_directory = destination.endswith("/") or several or (existing is not None and existing.children is not None)
-        if node.children is not None or not is_directory:
-            return self._resolve(destination)
-        name = path.rpartition(b"/")[2]
-        directory = self._resolve(destination)
-        return directory + b"/" + name if directory else name
+        return joined(resolved, name) if is_directory else resolved
 
     def _resolve(self, path: str) -> bytes:
         """A destination inside the stage's root, links followed, without a leading slash. Raises BuildFailed for a loop of links."""
@@ -141,9 +162,18 @@ class CopyPlan:
         """What is at a resolved path in the root: no link is followed."""
         return self._root.lookup(path, follow=False)
 
-    def _add(self, path: bytes, node: Node, source: FileSource, found: bytes, *, keep_owner: bool) -> None:
+    def _add(
+        self,
+        path: bytes,
+        node: Node,
+        source: FileSource,
+        found: bytes,
+        *,
+        keep_owner: bool,
+        keep_existing: bool = False,
+    ) -> None:
         if node.children is not None:
-            self._add_directory(path, node, keep_owner=keep_owner)
+            self._add_directory(path, node, keep_owner=keep_owner, keep_existing=keep_existing)
             return
         self._claim_file(path)
         owned = self._owned(node, keep_owner=keep_owner)
@@ -151,7 +181,11 @@ class CopyPlan:
             self._put(CopyItem(path, owned))
             return
         digest = source.known_digest(found, node)
-        self._put(CopyItem(path, owned, source.contents, found, identity=id(node), digest=digest))
+        self._put(CopyItem(path, owned, source.contents, found, identity=self._identity(node), digest=digest))
+
+    def _identity(self, node: Node) -> int:
+        """Tells the names of one file: those of one source alone, as a link between two would be of the builder's making."""
+        return self._identities.setdefault((self._sources, id(node)), len(self._identities))
 
     def _put(self, item: CopyItem) -> None:
         """A later file of the same path takes the place of an earlier one."""
@@ -185,13 +219,18 @@ class CopyPlan:
         fresh = existing.copy_of_directory() if existing is not None else self._owned(self._fresh(), keep_owner=False)
         self.items.append(CopyItem(path, fresh, kept=existing is not None))
 
-    def _add_directory(self, path: bytes, node: Node, *, keep_owner: bool) -> None:
-        """A directory below the destination: as the source has it."""
+    def _add_directory(self, path: bytes, node: Node, *, keep_owner: bool, keep_existing: bool) -> None:
+        """A directory below the destination: as the source has it, or with *keep_existing* its mode alone if it is there."""
         if path in self._directories:
             return
         self._make_parents(path)
-        self._claim_directory(path)
-        self.items.append(CopyItem(path, self._owned(node, keep_owner=keep_owner)))
+        existing = self._claim_directory(path)
+        if existing is not None and keep_existing:
+            written = existing.copy_of_directory()
+            written.mode = node.mode
+        else:
+            written = self._owned(node, keep_owner=keep_owner)
+        self.items.append(CopyItem(path, written))
 
     def _make_parents(self, path: bytes) -> None:
         """Every directory above *path*: those that exist with their attributes, for readers who would else take them for new."""
@@ -221,41 +260,6 @@ class CopyPlan:
         if own.mode is not None and not node.is_symlink:
             copy.mode = stat.S_IFMT(copy.mode) | own.mode.apply(copy.mode)
         return copy
-
-
-def find(source: FileSource, pattern: str, keyword: str) -> list[Found]:
-    """The files that a source of COPY or ADD names, in order of their paths; links are followed.
-
-    A wildcard may match nothing. Raises SourceNotFound for a path that is not there, or that .dockerignore leaves out.
-    """
-    wanted = posixpath.normpath("/" + pattern).lstrip("/")
-    try:
-        if has_wildcard(wanted):
-            return list(_match(source, wanted.split("/")))
-        parts, node = source.tree.resolve(os.fsencode(wanted))
-    except SymlinkLoop:
-        raise BuildFailed(f"{keyword} failed: {pattern}: too many links") from None
-    path = b"/".join(parts)
-    if node is None or (path and not source.is_present(path, node)):
-        raise SourceNotFound(keyword, pattern, source.place)
-    # a file that a link led to is copied under the link's name, a directory's files are judged by where they are
-    return [(os.fsencode(wanted) if node.children is None else path, node)]
-
-
-def _match(source: FileSource, parts: list[str]) -> Iterator[Found]:
-    level: list[Found] = [(b"", source.tree.root)]
-    for part in parts:
-        level = [
-            (path + b"/" + name if path else name, child)
-            for path, node in level
-            for name, child in sorted((node.children or {}).items())
-            if match_wildcard(part, os.fsdecode(name))
-        ]
-    for path, node in level:
-        if source.is_present(path, node):
-            _, real = source.tree.resolve(path) if node.is_symlink else ((), node)
-            if real is not None:
-                yield path, real
 
 
 def plan_digest(items: Sequence[CopyItem]) -> str:

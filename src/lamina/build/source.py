@@ -106,9 +106,13 @@ class FileSource:
         """Whether a file counts as there: it is visible itself, or it is a directory with something visible below it."""
         if self.is_visible(path):
             return True
-        if node.children is None or not self._ignore.may_contain_included(os.fsdecode(path)):
+        if node.children is None or not self.may_show_below(path):
             return False
         return any(self.is_visible(below) for below, _ in walk(node, path))
+
+    def may_show_below(self, path: bytes) -> bool:
+        """Whether something below a directory may be visible, even if it is not itself."""
+        return self.is_visible(path) or self._ignore.may_contain_included(os.fsdecode(path))
 
     def known_digest(self, path: bytes, node: Node) -> bytes | None:
         """The sha256 of a regular file's bytes, if this source keeps them. May block."""

@@ -16,9 +16,10 @@ from typing import Any
 from lamina.build import config, progress
 from lamina.build.archives import open_archive
 from lamina.build.cache import BuildCache, Outcome, step_key
-from lamina.build.copying import CopyPlan, Found, Ownership, bytes_to_read, find, plan_digest, write_plan
+from lamina.build.copying import CopyPlan, Ownership, bytes_to_read, plan_digest, write_plan
 from lamina.build.errors import CommandFailed, UnsupportedInstruction
 from lamina.build.fetching import Fetcher
+from lamina.build.finding import Found, find
 from lamina.build.mounting import PlacedMount
 from lamina.build.mounts import RunMount
 from lamina.build.ownership import resolve_ownership
@@ -252,7 +253,7 @@ class StageBuilder:
             return PlacedMount(mount, target, diff_ids=source.diff_ids)
         plan = CopyPlan(MergedTree(), Ownership())
         found = await asyncio.to_thread(find, source, mount.source or "/", "RUN --mount")
-        is_file = bool(found) and not found[0][1].is_directory
+        is_file = bool(found) and not found[0].node.is_directory
         await asyncio.to_thread(plan.add_from, source, found, "/", into_directory=is_file, keep_owner=False)
         return PlacedMount(mount, target, items=plan.items, is_file=is_file)
 
@@ -288,6 +289,17 @@ class StageBuilder:
         if isinstance(instruction, ins.Add) and not isinstance(remote, LocalPath):
             await self._plan_remote(plan, instruction, remote, destination, several=several)
             return
+        if instruction.parents:
+            await asyncio.to_thread(
+                plan.add_with_parents,
+                source,
+                name,
+                destination,
+                keyword=keyword,
+                keep_owner=bool(instruction.from_),
+                exclude=instruction.exclude,
+            )
+            return
         found = await asyncio.to_thread(find, source, name, keyword)
         several = several or len(found) > 1
         if isinstance(instruction, ins.Add) and instruction.unpack is not False:
@@ -300,7 +312,6 @@ class StageBuilder:
             into_directory=several,
             keep_owner=bool(instruction.from_),
             exclude=instruction.exclude,
-            parents=instruction.parents,
         )
 
     async def _plan_remote(
@@ -320,7 +331,7 @@ class StageBuilder:
             await asyncio.to_thread(
                 plan.add_from,
                 files,
-                [(b"", files.tree.root)],
+                [Found(b"", files.tree.root)],
                 destination,
                 into_directory=several,
                 keep_owner=False,
@@ -329,7 +340,7 @@ class StageBuilder:
             return
         checksum = Digest.parse(instruction.checksum) if instruction.checksum else None
         file = await fetcher.file(remote, checksum)
-        found: list[Found] = [(file.name, file.node)]
+        found = [Found(file.name, file.node, file.name)]
         if instruction.unpack:
             found = await self._plan_archives(plan, found, file, destination)
         plan.add_from(file, found, destination, into_directory=several, keep_owner=False)
@@ -350,11 +361,11 @@ class StageBuilder:
         """Plan the contents of those files that are archives; returns the others."""
         others: list[Found] = []
         limits, directory = self._workshop.intake.limits, self._workshop.directory
-        for path, node in found:
-            is_candidate = node.is_regular and node.size > 0
-            archive = await open_archive(source, path, node, directory, limits) if is_candidate else None
+        for file in found:
+            is_candidate = file.node.is_regular and file.node.size > 0
+            archive = await open_archive(source, file.path, file.node, directory, limits) if is_candidate else None
             if archive is None:
-                others.append((path, node))
+                others.append(file)
             else:
                 plan.add_tree(archive, destination)
         return others

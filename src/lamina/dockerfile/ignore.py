@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from lamina.errors import InvalidArgument
@@ -39,21 +39,27 @@ class IgnoreRules:
     @classmethod
     def parse(cls, text: str) -> IgnoreRules:
         """Read the file's lines. Raises InvalidPattern."""
+        return cls.of(line for line in text.removeprefix("\ufeff").split("\n") if not line.startswith("#"))
+
+    @classmethod
+    def of(cls, patterns: Iterable[str]) -> IgnoreRules:
+        """Rules of patterns, each of which may begin with ``!``. Raises InvalidPattern."""
         rules = []
-        for line in text.removeprefix("\ufeff").split("\n"):
-            pattern = line.strip()
-            if not pattern or line.startswith("#"):
+        for pattern in map(str.strip, patterns):
+            if not pattern:
                 continue
             excludes = not pattern.startswith("!")
             pattern = pattern.removeprefix("!").strip()
             if not pattern:
                 raise InvalidPattern("!")
-            cleaned = posixpath.normpath(pattern).lstrip("/")
-            if cleaned in (".", ""):
-                continue
-            expression = re.compile(wildcard_expression(cleaned, across_directories=True), re.DOTALL)
-            rules.append(_Rule(expression, excludes, tuple(cleaned.split("/"))))
+            rules += _rules(pattern, excludes=excludes)
         return cls(rules)
+
+    @classmethod
+    def only(cls, pattern: str) -> IgnoreRules:
+        """Rules that leave out all but what a pattern names and what lies below it. Raises InvalidPattern."""
+        taken_in = _rules(pattern, excludes=False)
+        return cls([*_rules("**", excludes=True), *taken_in] if taken_in else [])
 
     def __bool__(self) -> bool:
         return bool(self._rules)
@@ -79,6 +85,15 @@ class IgnoreRules:
         """Whether something below an excluded directory may be taken in again, so that it has to be looked through."""
         parts = directory.strip("/").split("/")
         return any(_may_lead_below(rule.parts, parts) for rule in self._exceptions)
+
+
+def _rules(pattern: str, *, excludes: bool) -> list[_Rule]:
+    """The rule of a pattern; none if it means the context itself."""
+    cleaned = posixpath.normpath(pattern).lstrip("/")
+    if cleaned in (".", ""):
+        return []
+    expression = re.compile(wildcard_expression(cleaned, across_directories=True), re.DOTALL)
+    return [_Rule(expression, excludes, tuple(cleaned.split("/")))]
 
 
 def match_wildcard(pattern: str, name: str) -> bool:

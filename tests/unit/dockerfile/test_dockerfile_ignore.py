@@ -228,3 +228,25 @@ def test_hostile_patterns_are_read_or_refused(text: str, path: str) -> None:
         return
     rules.excludes(path)
     rules.may_contain_included(path)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path", "excluded"),
+    [
+        ("a/*/c", "a/b/c/d", False),
+        ("a/*/c", "a/b", True),
+        ("**/c", "a/b/c", False),
+        ("./a/", "a", False),
+        ("#a", "#a", False),
+        ("!a", "!a", False),
+        ("!a", "a", True),
+        (".", "a/b", False),
+    ],
+)
+def test_rules_of_one_pattern_leave_out_all_else(pattern: str, path: str, excluded: bool) -> None:
+    assert IgnoreRules.only(pattern).excludes(path) is excluded
+
+
+def test_patterns_that_are_no_lines_of_a_file_have_no_comments() -> None:
+    rules = IgnoreRules.of(["#a", " b ", "", "c*", "!c1"])
+    assert [rules.excludes(path) for path in ("#a", "b", "c", "c1", "d")] == [True, True, True, False, False]

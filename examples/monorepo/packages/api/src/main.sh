@@ -1,0 +1,2 @@
+. /repo/packages/shared/src/names.sh
+echo "api greets $(names)"

@@ -1,0 +1,3 @@
+names() {
+    cat /repo/packages/*/package.conf | sed -n "s/^name=//p" | sort | xargs
+}
