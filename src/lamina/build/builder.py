@@ -273,7 +273,9 @@ class PreparedBuild:
     async def _solve(self, workshop: Workshop) -> list[Image]:
         solver = Solver(self._graph, workshop, self._context, self._global_args)
         images = await solver.solve(self._targets)
-        await workshop.cache.record_stages(solver.stage_ends(), [image.image_id for image in images])
+        is_wanted = self._request.tags or not self._request.for_output
+        results = [image.image_id for image in images] if is_wanted else []
+        await workshop.cache.record_stages(solver.stage_ends(), results)
         return images
 
 

@@ -14,7 +14,8 @@ class BuildRequest:
     """A build's options. ``targets`` empty means the last stage; ``source_date_epoch_s`` bounds every time that the image has.
 
     With ``warn`` the build tells what lint has to say. ``secrets`` are values by ID, which reach nothing but the file that a step asks
-    for; ``ssh`` are agents' sockets by ID.
+    for; ``ssh`` are agents' sockets by ID. ``squash`` makes one layer of what the last target puts on its base. With ``for_output`` the
+    images are wanted for what is got out of them, and are there for later builds alone unless they have a name.
     """
 
     dockerfile: str = "Dockerfile"
@@ -30,6 +31,8 @@ class BuildRequest:
     jobs: int = 4
     source_date_epoch_s: int | None = None
     warn: bool = False
+    squash: bool = False
+    for_output: bool = False
     secrets: Mapping[str, bytes] = field(default_factory=dict)
     ssh: Mapping[str, Path] = field(default_factory=dict)
 

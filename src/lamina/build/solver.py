@@ -109,6 +109,8 @@ class Solver:
             await tell(progress.StepBegan(steps[-1]))
             cached = await builder.add_labels(list(request.labels.items()))
             await tell(progress.StepEnded(steps[-1], builder.state.image_id, cached))
+        if labelled and request.squash:
+            await builder.squash()
         await tell(progress.StageEnded(stage.index))
         return builder
 

@@ -19,6 +19,7 @@ from lamina.build.cache import BuildCache, Outcome, step_key
 from lamina.build.copying import CopyPlan, Found, Ownership, bytes_to_read, find, plan_digest, write_plan
 from lamina.build.errors import CommandFailed, UnsupportedInstruction
 from lamina.build.fetching import Fetcher
+from lamina.build.flatten import write_flat
 from lamina.build.mounting import PlacedMount
 from lamina.build.mounts import RunMount
 from lamina.build.ownership import resolve_ownership
@@ -31,7 +32,7 @@ from lamina.dockerfile import instructions as ins
 from lamina.dockerfile.errors import DockerfileError
 from lamina.dockerfile.words import expand_word
 from lamina.image.intake import LayerIntake
-from lamina.image.mutate import append, plain_manifest, timestamp
+from lamina.image.mutate import append, plain_manifest, squashed, timestamp
 from lamina.image.store import Hold, Image, ImageStore
 from lamina.layer.ingest import IngestedLayer
 from lamina.layer.merge import apply_layer
@@ -159,6 +160,21 @@ class StageBuilder:
     async def add_labels(self, labels: Sequence[tuple[str, str]]) -> bool:
         """``--label``: taken as given, nothing in it is expanded."""
         return await self._change_config(ins.Label(pairs=tuple(labels)))
+
+    async def squash(self) -> None:
+        """Make one layer of all that the stage put on its base. The history stays, its entries without layers, as docker does it."""
+        state, workshop = self.state, self._workshop
+        base = workshop.images.get(state.base_id).config if state.base_id is not None else ImageConfig.empty()
+        if state.image_id == state.base_id:
+            return
+
+        async def produce(tar: Path, tree: Path) -> IngestedLayer | None:
+            return await write_flat(state.config.diff_ids, workshop.intake, tar, tree, base=len(base.diff_ids))
+
+        key = step_key("squash", str(base.chain_id), state.root_name)
+        outcome, _ = await self._outcome(key, "squash", produce)
+        said = f"merge {state.image_id} to {state.base_id}" if state.base_id else f"create new from {state.image_id}"
+        await self._go_on(squashed(base, state.config, outcome.layer, created=outcome.created, comment=said))
 
     async def file_source(self, place: str) -> FileSource:
         """The stage's files, for another stage's COPY --from."""
@@ -398,6 +414,17 @@ class StageBuilder:
         author: str | None = None,
     ) -> bool:
         """Find a step's outcome or make it, and go on from there; returns whether it was found."""
+        outcome, cached = await self._outcome(key, created_by, produce)
+        entry = History(
+            created=outcome.created, created_by=created_by, empty_layer=outcome.layer is None, author=author
+        )
+        state = self.state
+        run = state.run if run is None else run
+        await self._go_on(append(state.config, entry, layer=outcome.layer, run=run, author=author))
+        return cached
+
+    async def _outcome(self, key: str, created_by: str, produce: Produce | None) -> tuple[Outcome, bool]:
+        """A step's outcome, and whether it was found."""
         workshop = self._workshop
         async with workshop.cache.computing(key):
             outcome = await self._find(key)
@@ -413,8 +440,7 @@ class StageBuilder:
                 outcome = Outcome(layer, self._now())
                 workshop.fresh[key] = outcome
                 await workshop.cache.put(key, outcome, created_by)
-        await self._go_on(outcome, created_by, run=run, author=author)
-        return cached
+        return outcome, cached
 
     async def _find(self, key: str) -> Outcome | None:
         outcome = self._workshop.fresh.get(key)
@@ -438,16 +464,9 @@ class StageBuilder:
             tar.unlink(missing_ok=True)
             tree.unlink(missing_ok=True)
 
-    async def _go_on(
-        self, outcome: Outcome, created_by: str, *, run: Mapping[str, Any] | None, author: str | None
-    ) -> None:
-        """Make the image that the step amounts to, unless it is there already."""
+    async def _go_on(self, made: ImageConfig) -> None:
+        """Go on from an image, which is recorded unless it is there already."""
         state, workshop = self.state, self._workshop
-        entry = History(
-            created=outcome.created, created_by=created_by, empty_layer=outcome.layer is None, author=author
-        )
-        run = run if run is not None else state.run
-        made = append(state.config, entry, layer=outcome.layer, run=run, author=author)
         if made.image_id in workshop.images:
             image = workshop.images.get(made.image_id)
         else:
