@@ -105,3 +105,23 @@ def test_squash_makes_one_layer_and_keeps_the_history(daemon: Daemon, context: P
     assert "secret" not in out
     assert "passwd" not in out
     assert out.splitlines()[-2:] == ["kept", "700"]
+
+
+@pytest.mark.parametrize("command", ["echo half > /half; exit 3", "exit 3"])
+def test_the_state_of_a_failed_step_can_be_looked_into(daemon: Daemon, context: Path, command: str) -> None:
+    (context / "Dockerfile").write_text(f'FROM busybox\nENTRYPOINT ["false"]\nENV A=1\nWORKDIR /w\nRUN {command}\n')
+    result = daemon.lamina("build", "--keep-failed", "-t", "fails", context)
+    assert result.code == 3
+    told = next(line for line in result.out.splitlines() if "lamina run" in line)
+    _, run, rm, interactive, image, shell = told.partition("look into it: ")[2].split()
+    assert (run, rm, interactive, shell) == ("run", "--rm", "-it", "sh")
+    out = daemon.lamina_ok("run", "--rm", image, shell, "-c", "cat /half 2>/dev/null; pwd; echo $A")
+    assert out.splitlines() == (["half"] if "half" in command else []) + ["/w", "1"]
+    assert "fails" not in daemon.docker_ok("images")
+    assert daemon.lamina("build", "--keep-failed", context).code == 3, "a failure is not cached"
+
+
+def test_a_failed_step_leaves_no_image_without_being_asked(own_daemon: Daemon, context: Path) -> None:
+    (context / "Dockerfile").write_text("FROM busybox\nRUN echo half > /half; exit 3\n")
+    assert own_daemon.lamina("build", context).code == 3
+    assert len(own_daemon.docker_ok("images", "-aq").split()) == 1

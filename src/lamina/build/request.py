@@ -15,7 +15,8 @@ class BuildRequest:
 
     With ``warn`` the build tells what lint has to say. ``secrets`` are values by ID, which reach nothing but the file that a step asks
     for; ``ssh`` are agents' sockets by ID. ``squash`` makes one layer of what the last target puts on its base. With ``for_output`` the
-    images are wanted for what is got out of them, and are there for later builds alone unless they have a name.
+    images are wanted for what is got out of them, and are there for later builds alone unless they have a name. ``keep_failed`` keeps
+    the state that a RUN which fails leaves, as an image.
     """
 
     dockerfile: str = "Dockerfile"
@@ -32,6 +33,7 @@ class BuildRequest:
     source_date_epoch_s: int | None = None
     warn: bool = False
     squash: bool = False
+    keep_failed: bool = False
     for_output: bool = False
     secrets: Mapping[str, bytes] = field(default_factory=dict)
     ssh: Mapping[str, Path] = field(default_factory=dict)

@@ -244,7 +244,9 @@ class StageBuilder:
             mounts=mounts,
             secret_values=request.secrets,
             agents=request.ssh,
+            keep_failed=request.keep_failed,
         )
+        created_by = f"RUN {prefix}{' '.join(args)}"
 
         async def produce(tar: Path, tree: Path) -> IngestedLayer | None:
             diff_ids, clamp_ns = self.state.config.diff_ids, self._workshop.clamp_ns
@@ -252,10 +254,26 @@ class StageBuilder:
                 wanted, diff_ids, tar, tree, step=step, tell=self._workshop.tell, clamp_ns=clamp_ns
             )
             if outcome.exit_code != 0:
+                if request.keep_failed:
+                    await self._keep_failed(outcome.layer, tar, tree, created_by)
                 raise CommandFailed(" ".join(args), outcome.exit_code)
             return outcome.layer
 
-        return await self._step(key, f"RUN {prefix}{' '.join(args)}", produce)
+        return await self._step(key, created_by, produce)
+
+    async def _keep_failed(self, layer: IngestedLayer | None, tar: Path, tree: Path, created_by: str) -> None:
+        """Make an image of what a command left that failed, and tell how to look into it."""
+        state, workshop = self.state, self._workshop
+        if layer is not None:
+            workshop.intake.adopt(layer, workshop.lease, tar, tree)
+        diff_id = DiffID(layer.diff_id) if layer is not None else None
+        entry = History(created=self._now(), created_by=created_by, comment="failed", empty_layer=diff_id is None)
+        # without what would stand in a shell's way
+        run = {name: value for name, value in state.run.items() if name not in ("Entrypoint", "Healthcheck")}
+        image = await self._recorded(append(state.config, entry, layer=diff_id, run=run))
+        name = image.image_id.hex[:12]
+        text = f"The failed step's state is kept as image {name}; to look into it: lamina run --rm -it {name} sh\n"
+        await workshop.tell(progress.Warned(text))
 
     async def _place_mount(self, text: str, context: FileSource, source_of: Mapping[str, FileSource]) -> PlacedMount:
         """A mount with its target from the root, and the files that it shows."""
@@ -466,16 +484,21 @@ class StageBuilder:
 
     async def _go_on(self, made: ImageConfig) -> None:
         """Go on from an image, which is recorded unless it is there already."""
-        state, workshop = self.state, self._workshop
+        image, state = await self._recorded(made), self.state
+        state.config = image.config
+        state.image_id = image.image_id
+        state.run = dict(image.config.run_document)
+
+    async def _recorded(self, made: ImageConfig) -> Image:
+        """The image of a config, made from the stage so far."""
+        workshop = self._workshop
         if made.image_id in workshop.images:
             image = workshop.images.get(made.image_id)
         else:
             sizes = [workshop.intake.content.size(d) for d in made.diff_ids]
-            image = await workshop.images.add(made, plain_manifest(made, sizes), parent=state.image_id)
+            image = await workshop.images.add(made, plain_manifest(made, sizes), parent=self.state.image_id)
         workshop.keep(image)
-        state.config = image.config
-        state.image_id = image.image_id
-        state.run = dict(image.config.run_document)
+        return image
 
 
 def _mount_name(placed: PlacedMount) -> tuple[str, ...]:

@@ -76,8 +76,8 @@ def _finish(client: Client, options: Options, outputs: list[Output], image_id: s
 
 
 def _refuse_local_options(options: Options) -> None:
-    if options.secret or options.ssh or options.check:
-        raise UsageError("--secret, --ssh and --check need a directory and a daemon on this machine")
+    if options.secret or options.ssh or options.check or options.keep_failed:
+        raise UsageError("--secret, --ssh, --check and --keep-failed need a directory and a daemon on this machine")
 
 
 def _start_local(client: Client, options: Options, *, events: bool) -> Response | None:
@@ -109,6 +109,7 @@ def _start_local(client: Client, options: Options, *, events: bool) -> Response 
         "check": options.check,
         "squash": options.squash,
         "for_output": options.for_output,
+        "keep_failed": options.keep_failed,
     }
     try:
         return client.request("POST", "/lamina/build", body=body)
@@ -203,6 +204,7 @@ def _parser() -> Parser:
     parser.flag("--force-rm", help="Always remove intermediate containers")
     parser.value("--iidfile", help="Write the image ID to a file")
     parser.value("--jobs", default=4, convert=whole, metavar="int", help="How many steps run at once (default 4)")
+    parser.flag("--keep-failed", help="Keep the state that a failing RUN leaves as an image")
     parser.values("--label", help="Set metadata for an image")
     parser.value("--metadata-file", help="Write what was built to a file, as JSON")
     parser.value("--network", help="Networking mode for the RUN instructions")

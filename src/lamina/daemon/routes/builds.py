@@ -82,6 +82,7 @@ class _LocalBuild(msgspec.Struct):
     check: bool = False
     squash: bool = False
     for_output: bool = False
+    keep_failed: bool = False
 
 
 class _Builds:
@@ -275,6 +276,7 @@ def _read_local(body: _LocalBuild) -> tuple[BuildRequest, LocalContext]:
         warn=True,
         squash=body.squash,
         for_output=body.for_output,
+        keep_failed=body.keep_failed,
         secrets=body.secrets,
         ssh={name: Path(path) for name, path in body.ssh.items()},
     )
