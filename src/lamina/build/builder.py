@@ -15,7 +15,7 @@ from typing import Any
 
 from lamina.build import progress
 from lamina.build.archives import open_archive
-from lamina.build.cache import BuildCache
+from lamina.build.cache import BuildCache, step_key
 from lamina.build.cache_mounts import CacheMounts
 from lamina.build.checking import check
 from lamina.build.context import read_dockerfile, read_local_dockerfile, receive_context
@@ -153,7 +153,10 @@ class Builder:
             text = local.dockerfile
             if text is None:
                 text = read_local_dockerfile(local.directory, request.dockerfile)
-            yield PreparedBuild(request, text, context, self._images, lambda tell: self._workshop(request, bench, tell))
+            origin = str(local.directory)
+            yield PreparedBuild(
+                request, text, context, self._images, lambda tell: self._workshop(request, bench, tell), origin
+            )
             await asyncio.to_thread(context.save_digests)
 
     @asynccontextmanager
@@ -178,7 +181,9 @@ class Builder:
                 archive = await open_archive(file, file.name, file.node, bench.directory, self._intake.limits)
                 context = archive or FileSource(FileTree(), file.contents)
                 text = read_dockerfile(archive, request.dockerfile) if archive else file.read(file.name, file.node)
-            yield PreparedBuild(request, text, context, self._images, lambda tell: self._workshop(request, bench, tell))
+            yield PreparedBuild(
+                request, text, context, self._images, lambda tell: self._workshop(request, bench, tell), remote
+            )
 
     @contextmanager
     def _bench(self) -> Iterator[_Bench]:
@@ -224,7 +229,7 @@ class _Bench:
 
 
 class PreparedBuild:
-    """A build whose context was received and whose Dockerfile was read."""
+    """A build whose context was received and whose Dockerfile was read; *origin* names what the context is, where that is known."""
 
     def __init__(
         self,
@@ -233,7 +238,9 @@ class PreparedBuild:
         context: FileSource,
         images: ImageStore,
         workshop: Callable[[progress.Tell], Workshop],
+        origin: str = "",
     ) -> None:
+        self._origin = origin
         self._images = images
         dockerfile = parse(dockerfile_text, filename=request.dockerfile)
         self._request = request
@@ -253,7 +260,7 @@ class PreparedBuild:
         try:
             if self.fails_on_warnings and (warnings := await checking):
                 raise LintViolation(warnings)
-            images = await self._solve(workshop)
+            images = await self._remembered(workshop)
             if self._request.warn and (warnings := await checking):
                 await tell(progress.Warned(render_summary(warnings)))
         finally:
@@ -269,6 +276,23 @@ class PreparedBuild:
     def fails_on_warnings(self) -> bool:
         """Whether ``# check=error=true`` says so."""
         return CheckOptions.of(self._graph.dockerfile, self._request.build_args).is_error
+
+    async def _remembered(self, workshop: Workshop) -> list[Image]:
+        """Solve, with what the last build of the same name depended on at hand; a build that fails is remembered too."""
+        request = self._request
+        tags = [str(tag) for tag in request.tags]
+        name = step_key(self._origin, request.dockerfile, *([] if self._origin else tags))
+        before = await workshop.cache.recall(name)
+        workshop.memory.recall(before)
+        failed = True
+        try:
+            images = await self._solve(workshop)
+            failed = False
+        finally:
+            data = workshop.memory.data(failed=failed)
+            if data != before:
+                await workshop.cache.memorize(name, data)
+        return images
 
     async def _solve(self, workshop: Workshop) -> list[Image]:
         solver = Solver(self._graph, workshop, self._context, self._global_args)

@@ -16,7 +16,7 @@ class BuildRequest:
     With ``warn`` the build tells what lint has to say. ``secrets`` are values by ID, which reach nothing but the file that a step asks
     for; ``ssh`` are agents' sockets by ID. ``squash`` makes one layer of what the last target puts on its base. With ``for_output`` the
     images are wanted for what is got out of them, and are there for later builds alone unless they have a name. ``keep_failed`` keeps
-    the state that a RUN which fails leaves, as an image.
+    the state that a RUN which fails leaves, as an image; ``explain`` has each step tell why it was carried out.
     """
 
     dockerfile: str = "Dockerfile"
@@ -34,6 +34,7 @@ class BuildRequest:
     warn: bool = False
     squash: bool = False
     keep_failed: bool = False
+    explain: bool = False
     for_output: bool = False
     secrets: Mapping[str, bytes] = field(default_factory=dict)
     ssh: Mapping[str, Path] = field(default_factory=dict)

@@ -93,6 +93,7 @@ class Solver:
             escape=self._graph.dockerfile.escape,
             global_args=self._arguments,
             use_cache=request.use_cache and not {stage.name, str(stage.index)} & request.no_cache_filter,
+            stage=stage.index,
         )
         if image is not None:
             self._workshop.keep(image)
@@ -104,7 +105,8 @@ class Solver:
                 cached = await self._instruction(builder, instruction, step, stage)
             except DockerfileError as error:
                 raise self._graph.dockerfile.error(error, instruction) from None
-            await tell(progress.StepEnded(step, builder.state.image_id, cached))
+            reason = builder.reason if request.explain else ""
+            await tell(progress.StepEnded(step, builder.state.image_id, cached, reason))
         if labelled and request.labels:
             await tell(progress.StepBegan(steps[-1]))
             cached = await builder.add_labels(list(request.labels.items()))

@@ -18,6 +18,7 @@ from lamina.build.archives import open_archive
 from lamina.build.cache import BuildCache, Outcome, step_key
 from lamina.build.copying import CopyPlan, Found, Ownership, bytes_to_read, find, plan_digest, write_plan
 from lamina.build.errors import CommandFailed, UnsupportedInstruction
+from lamina.build.explain import BuildMemory, StepInputs, each, files, whole
 from lamina.build.fetching import Fetcher
 from lamina.build.flatten import write_flat
 from lamina.build.mounting import PlacedMount
@@ -68,6 +69,7 @@ class Workshop:
     tell: progress.Tell
     slots: asyncio.Semaphore
     fresh: dict[str, Outcome] = field(default_factory=dict)
+    memory: BuildMemory = field(default_factory=BuildMemory)
 
     def keep(self, image: Image) -> None:
         """Keep an image and its blobs from being removed for the length of the build. Raises ImageNotFound."""
@@ -115,7 +117,7 @@ def new_state(image: Image | None) -> StageState:
 
 
 class StageBuilder:
-    """Carries out the instructions of one stage."""
+    """Carries out the instructions of stage number *stage*. ``reason`` is why the last one was, or was not."""
 
     def __init__(
         self,
@@ -125,8 +127,12 @@ class StageBuilder:
         escape: str,
         global_args: Mapping[str, str],
         use_cache: bool = True,
+        stage: int = 0,
     ) -> None:
         self._workshop = workshop
+        self._stage = stage
+        self._steps_done = 0
+        self.reason = ""
         self.state = state
         self._escape = escape
         self._global_args = global_args
@@ -210,7 +216,9 @@ class StageBuilder:
         text = config.described(self.state.run, instruction)
         key = step_key("config", self.state.root_name, repr(sorted(self.state.run.items(), key=str)), text)
         author = instruction.text if isinstance(instruction, ins.Maintainer) else None
-        return await self._step(key, text, run=run, author=author)
+        before = repr(sorted(self.state.run.items(), key=str))
+        parts = {"files below": whole(self.state.root_name), "configuration": whole(before), "instruction": whole(text)}
+        return await self._step(StepInputs(key, parts), text, run=run, author=author)
 
     # RUN
 
@@ -220,7 +228,7 @@ class StageBuilder:
         if instruction.security != "sandbox":
             raise UnsupportedInstruction("RUN --security=insecure")
         run, request = self.state.run, self._workshop.request
-        args, files = _command(run, instruction)
+        args, command_files = _command(run, instruction)
         network = request.network if instruction.network == "default" else instruction.network
         build_env = [f"{name}={value}" for name, value in sorted(self.state.args.items())]
         env = [*build_env, *(run.get("Env") or [])]
@@ -228,7 +236,7 @@ class StageBuilder:
         prefix = f"|{len(build_env)} {' '.join(build_env)} " if build_env else ""
         mounts = [await self._place_mount(text, context, source_of) for text in instruction.mounts]
         names = [await asyncio.to_thread(_mount_name, mount) for mount in mounts]
-        words = (repr(args), repr(env), repr(files), repr(names))
+        words = (repr(args), repr(env), repr(command_files), repr(names))
         key = step_key("run", self.state.root_name, network, cwd, user, *words, self._epoch())
         proxies = [f"{n}={v}" for n, v in request.build_args.items() if n in PREDEFINED_ARGS]
         wanted = RunRequest(
@@ -239,7 +247,7 @@ class StageBuilder:
             network=network,
             extra_hosts=request.extra_hosts,
             shm_size=request.shm_size,
-            files=files,
+            files=command_files,
             base_layers=self.state.base_layers,
             mounts=mounts,
             secret_values=request.secrets,
@@ -259,7 +267,15 @@ class StageBuilder:
                 raise CommandFailed(" ".join(args), outcome.exit_code)
             return outcome.layer
 
-        return await self._step(key, created_by, produce)
+        parts = {
+            "files below": whole(self.state.root_name),
+            "instruction": whole(repr((args, command_files))),
+            "arguments": each(text.partition("=")[::2] for text in build_env),
+            "environment": each(text.partition("=")[::2] for text in run.get("Env") or []),
+            "mounts": each((mount.target or mount.mount.id, repr(n)) for mount, n in zip(mounts, names, strict=True)),
+            "surroundings": each([("network", network), ("directory", cwd), ("user", user), ("epoch", self._epoch())]),
+        }
+        return await self._step(StepInputs(key, parts), created_by, produce)
 
     async def _keep_failed(self, layer: IngestedLayer | None, tar: Path, tree: Path, created_by: str) -> None:
         """Make an image of what a command left that failed, and tell how to look into it."""
@@ -414,7 +430,11 @@ class StageBuilder:
                 return await asyncio.to_thread(write_plan, items, tar, tree, clamp_ns)
             return await run_in_worker(write_plan, (), items, tar, tree, clamp_ns)
 
-        return await self._step(step_key("copy", digest, self._epoch()), created_by, produce, run=run)
+        inputs = StepInputs(
+            step_key("copy", digest, self._epoch()),
+            {"files": files(items, digest), "surroundings": each([("epoch", self._epoch())])},
+        )
+        return await self._step(inputs, created_by, produce, run=run)
 
     # what all steps have in common
 
@@ -424,7 +444,7 @@ class StageBuilder:
 
     async def _step(
         self,
-        key: str,
+        inputs: StepInputs,
         created_by: str,
         produce: Produce | None = None,
         *,
@@ -432,7 +452,10 @@ class StageBuilder:
         author: str | None = None,
     ) -> bool:
         """Find a step's outcome or make it, and go on from there; returns whether it was found."""
-        outcome, cached = await self._outcome(key, created_by, produce)
+        outcome, cached = await self._outcome(inputs.key, created_by, produce)
+        place = f"{self._stage}/{self._steps_done}"
+        self._steps_done += 1
+        self.reason = self._workshop.memory.explain(place, inputs, cached=cached, use_cache=self._use_cache)
         entry = History(
             created=outcome.created, created_by=created_by, empty_layer=outcome.layer is None, author=author
         )

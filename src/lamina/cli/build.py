@@ -76,8 +76,10 @@ def _finish(client: Client, options: Options, outputs: list[Output], image_id: s
 
 
 def _refuse_local_options(options: Options) -> None:
-    if options.secret or options.ssh or options.check or options.keep_failed:
-        raise UsageError("--secret, --ssh, --check and --keep-failed need a directory and a daemon on this machine")
+    for name in ("secret", "ssh", "check", "keep_failed", "explain"):
+        if getattr(options, name):
+            flag = name.replace("_", "-")
+            raise UsageError(f"--{flag} needs a directory and a daemon on this machine")
 
 
 def _start_local(client: Client, options: Options, *, events: bool) -> Response | None:
@@ -110,6 +112,7 @@ def _start_local(client: Client, options: Options, *, events: bool) -> Response 
         "squash": options.squash,
         "for_output": options.for_output,
         "keep_failed": options.keep_failed,
+        "explain": options.explain,
     }
     try:
         return client.request("POST", "/lamina/build", body=body)
@@ -200,6 +203,7 @@ def _parser() -> Parser:
     parser.values("--add-host", convert=extra_host, help="Add a custom host-to-IP mapping (host:ip)")
     parser.values("--build-arg", help="Set build-time variables")
     parser.flag("--check", help="Say what lint finds in the Dockerfile, and build nothing")
+    parser.flag("--explain", help="Tell why each step is carried out: what changed since the last build")
     parser.value("-f", "--file", help='Name of the Dockerfile (default "PATH/Dockerfile")')
     parser.flag("--force-rm", help="Always remove intermediate containers")
     parser.value("--iidfile", help="Write the image ID to a file")

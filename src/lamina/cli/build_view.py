@@ -95,6 +95,8 @@ class LiveView(PlainView):
             running = self._running.pop(step["number"])
             mark = "[cyan]CACHED[/cyan]" if fields["cached"] else "[green]DONE[/green]  "
             self._say(f"{mark} {running.title} [dim]{running.seconds:.1f}s[/dim]")
+            if fields["reason"] and not fields["cached"]:
+                self._say(f"       [dim]{_escaped(fields['reason'])}[/dim]")
         elif kind == "Warned":
             self._say(f"[yellow]{_escaped(fields['text'].rstrip())}[/yellow]")
         elif kind == "Built":

@@ -83,6 +83,7 @@ class _LocalBuild(msgspec.Struct):
     squash: bool = False
     for_output: bool = False
     keep_failed: bool = False
+    explain: bool = False
 
 
 class _Builds:
@@ -277,6 +278,7 @@ def _read_local(body: _LocalBuild) -> tuple[BuildRequest, LocalContext]:
         squash=body.squash,
         for_output=body.for_output,
         keep_failed=body.keep_failed,
+        explain=body.explain,
         secrets=body.secrets,
         ssh={name: Path(path) for name, path in body.ssh.items()},
     )
