@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 import tempfile
 import time
@@ -21,10 +20,10 @@ from lamina.build.checking import check
 from lamina.build.context import read_dockerfile, read_local_dockerfile, receive_context
 from lamina.build.directory import ContextDigests, scan_directory
 from lamina.build.download import DownloadStore
-from lamina.build.errors import ContextNotHere
 from lamina.build.fetching import Fetcher
 from lamina.build.graph import StageGraph
 from lamina.build.kept import CacheItem, Keeper, PruneRequest, choose, marked
+from lamina.build.named import NamedContexts, check_identity
 from lamina.build.remote import GitRepository, InvalidRemote, LocalPath, parse_source
 from lamina.build.request import BuildRequest, LocalContext
 from lamina.build.running import StepRunner
@@ -146,7 +145,9 @@ class Builder:
 
         Raises ContextNotHere if the client means another directory, BuildFailed if it cannot be read.
         """
-        _check_identity(local)
+        for directory in (local, *request.contexts.values()):
+            if isinstance(directory, LocalContext):
+                check_identity(directory)
         with self._bench() as bench:
             cache_path = self._contexts.path_for(local.directory)
             context = await asyncio.to_thread(scan_directory, local.directory, request.dockerfile, cache_path)
@@ -204,6 +205,7 @@ class Builder:
         return Fetcher(self._downloads, directory, proxies or None, request.secrets, request.ssh)
 
     def _workshop(self, request: BuildRequest, bench: _Bench, tell: progress.Tell) -> Workshop:
+        fetcher = self._fetcher(request, bench.directory)
         return Workshop(
             images=self._images,
             intake=self._intake,
@@ -212,7 +214,8 @@ class Builder:
             lease=bench.lease,
             hold=bench.hold,
             directory=bench.directory,
-            fetcher=self._fetcher(request, bench.directory),
+            fetcher=fetcher,
+            contexts=NamedContexts(request.contexts, fetcher, self._contexts, bench.directory, self._intake.limits),
             request=request,
             tell=tell,
             slots=asyncio.Semaphore(max(1, request.jobs)),
@@ -247,7 +250,7 @@ class PreparedBuild:
         self._context = context
         self._make_workshop = workshop
         self._global_args = global_args(dockerfile, request.build_args)
-        self._graph = StageGraph(dockerfile, self._global_args)
+        self._graph = StageGraph(dockerfile, self._global_args, overridden=frozenset(request.contexts))
         self._targets = self._graph.targets(request.targets)
 
     async def run(self, tell: progress.Tell) -> list[ImageID]:
@@ -289,6 +292,7 @@ class PreparedBuild:
             images = await self._solve(workshop)
             failed = False
         finally:
+            await workshop.contexts.close()
             data = workshop.memory.data(failed=failed)
             if data != before:
                 await workshop.cache.memorize(name, data)
@@ -301,12 +305,3 @@ class PreparedBuild:
         results = [image.image_id for image in images] if is_wanted else []
         await workshop.cache.record_stages(solver.stage_ends(), results)
         return images
-
-
-def _check_identity(local: LocalContext) -> None:
-    try:
-        status = os.stat(local.directory)
-    except OSError:
-        raise ContextNotHere(local.directory) from None
-    if (status.st_dev, status.st_ino) != local.identity:
-        raise ContextNotHere(local.directory)

@@ -23,6 +23,7 @@ from lamina.build.fetching import Fetcher
 from lamina.build.flatten import write_flat
 from lamina.build.mounting import PlacedMount
 from lamina.build.mounts import RunMount
+from lamina.build.named import NamedContexts
 from lamina.build.ownership import resolve_ownership
 from lamina.build.remote import GitRepository, HttpUrl, LocalPath, parse_source
 from lamina.build.request import BuildRequest
@@ -65,6 +66,7 @@ class Workshop:
     hold: Hold
     directory: Path
     fetcher: Fetcher
+    contexts: NamedContexts
     request: BuildRequest
     tell: progress.Tell
     slots: asyncio.Semaphore

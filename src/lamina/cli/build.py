@@ -76,7 +76,7 @@ def _finish(client: Client, options: Options, outputs: list[Output], image_id: s
 
 
 def _refuse_local_options(options: Options) -> None:
-    for name in ("secret", "ssh", "check", "keep_failed", "explain"):
+    for name in ("secret", "ssh", "check", "keep_failed", "explain", "build_context"):
         if getattr(options, name):
             flag = name.replace("_", "-")
             raise UsageError(f"--{flag} needs a directory and a daemon on this machine")
@@ -113,6 +113,7 @@ def _start_local(client: Client, options: Options, *, events: bool) -> Response 
         "for_output": options.for_output,
         "keep_failed": options.keep_failed,
         "explain": options.explain,
+        "contexts": dict(map(_named_context, options.build_context)),
     }
     try:
         return client.request("POST", "/lamina/build", body=body)
@@ -189,6 +190,20 @@ def _secret(text: str) -> tuple[str, str]:
     return name, base64.b64encode(value).decode("ascii")
 
 
+def _named_context(text: str) -> tuple[str, dict[str, Any]]:
+    """``NAME=DIR``, or what else a context can be. Raises UsageError."""
+    name, equals, source = text.partition("=")
+    if not equals or not name or not source:
+        raise UsageError(f"invalid context value: {text}, expected key=value")
+    if "://" in source or _is_remote(source):
+        return name, {"source": source}
+    if not os.path.isdir(source):
+        raise UsageError(f'failed to get build context {name}: path "{source}" not found')
+    root = Path(source).resolve()
+    status = root.stat()
+    return name, {"source": str(root), "device": status.st_dev, "inode": status.st_ino}
+
+
 def _agent(text: str) -> tuple[str, str]:
     """``default`` or ``NAME=SOCKET`` as (ID, path of the agent's socket). Raises UsageError."""
     name, _, path = text.partition("=")
@@ -202,6 +217,7 @@ def _parser() -> Parser:
     parser = Parser("build", "[OPTIONS] PATH | -")
     parser.values("--add-host", convert=extra_host, help="Add a custom host-to-IP mapping (host:ip)")
     parser.values("--build-arg", help="Set build-time variables")
+    parser.values("--build-context", help="Additional build context: NAME=DIR, NAME=URL or NAME=image://REFERENCE")
     parser.flag("--check", help="Say what lint finds in the Dockerfile, and build nothing")
     parser.flag("--explain", help="Tell why each step is carried out: what changed since the last build")
     parser.value("-f", "--file", help='Name of the Dockerfile (default "PATH/Dockerfile")')

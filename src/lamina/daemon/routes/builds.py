@@ -52,6 +52,20 @@ def routes(engine: Engine) -> list[Route]:
     ]
 
 
+class _NamedContext(msgspec.Struct):
+    """``--build-context``: a directory of this machine with its device and inode, or a text that says what else."""
+
+    source: str
+    device: int = 0
+    inode: int = 0
+
+    @property
+    def meaning(self) -> LocalContext | str:
+        """As the builder takes it."""
+        is_directory = self.source.startswith("/") and "\0" not in self.source
+        return LocalContext(Path(self.source), (self.device, self.inode)) if is_directory else self.source
+
+
 class _LocalBuild(msgspec.Struct):
     """``POST /lamina/build``: a build whose context is a directory of the daemon's machine, read where it lies.
 
@@ -84,6 +98,7 @@ class _LocalBuild(msgspec.Struct):
     for_output: bool = False
     keep_failed: bool = False
     explain: bool = False
+    contexts: dict[str, _NamedContext] = {}
 
 
 class _Builds:
@@ -279,6 +294,7 @@ def _read_local(body: _LocalBuild) -> tuple[BuildRequest, LocalContext]:
         for_output=body.for_output,
         keep_failed=body.keep_failed,
         explain=body.explain,
+        contexts={name.lower(): given.meaning for name, given in body.contexts.items()},
         secrets=body.secrets,
         ssh={name: Path(path) for name, path in body.ssh.items()},
     )
