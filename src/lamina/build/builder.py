@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 import tempfile
 import time
@@ -15,16 +14,16 @@ from typing import Any
 
 from lamina.build import progress
 from lamina.build.archives import open_archive
-from lamina.build.cache import BuildCache
+from lamina.build.cache import BuildCache, step_key
 from lamina.build.cache_mounts import CacheMounts
 from lamina.build.checking import check
 from lamina.build.context import read_dockerfile, read_local_dockerfile, receive_context
 from lamina.build.directory import ContextDigests, scan_directory
 from lamina.build.download import DownloadStore
-from lamina.build.errors import ContextNotHere
 from lamina.build.fetching import Fetcher
 from lamina.build.graph import StageGraph
 from lamina.build.kept import CacheItem, Keeper, PruneRequest, choose, marked
+from lamina.build.named import NamedContexts, check_identity
 from lamina.build.remote import GitRepository, InvalidRemote, LocalPath, parse_source
 from lamina.build.request import BuildRequest, LocalContext
 from lamina.build.running import StepRunner
@@ -146,14 +145,19 @@ class Builder:
 
         Raises ContextNotHere if the client means another directory, BuildFailed if it cannot be read.
         """
-        _check_identity(local)
+        for directory in (local, *request.contexts.values()):
+            if isinstance(directory, LocalContext):
+                check_identity(directory)
         with self._bench() as bench:
             cache_path = self._contexts.path_for(local.directory)
             context = await asyncio.to_thread(scan_directory, local.directory, request.dockerfile, cache_path)
             text = local.dockerfile
             if text is None:
                 text = read_local_dockerfile(local.directory, request.dockerfile)
-            yield PreparedBuild(request, text, context, self._images, lambda tell: self._workshop(request, bench, tell))
+            origin = str(local.directory)
+            yield PreparedBuild(
+                request, text, context, self._images, lambda tell: self._workshop(request, bench, tell), origin
+            )
             await asyncio.to_thread(context.save_digests)
 
     @asynccontextmanager
@@ -178,7 +182,9 @@ class Builder:
                 archive = await open_archive(file, file.name, file.node, bench.directory, self._intake.limits)
                 context = archive or FileSource(FileTree(), file.contents)
                 text = read_dockerfile(archive, request.dockerfile) if archive else file.read(file.name, file.node)
-            yield PreparedBuild(request, text, context, self._images, lambda tell: self._workshop(request, bench, tell))
+            yield PreparedBuild(
+                request, text, context, self._images, lambda tell: self._workshop(request, bench, tell), remote
+            )
 
     @contextmanager
     def _bench(self) -> Iterator[_Bench]:
@@ -199,6 +205,7 @@ class Builder:
         return Fetcher(self._downloads, directory, proxies or None, request.secrets, request.ssh)
 
     def _workshop(self, request: BuildRequest, bench: _Bench, tell: progress.Tell) -> Workshop:
+        fetcher = self._fetcher(request, bench.directory)
         return Workshop(
             images=self._images,
             intake=self._intake,
@@ -207,7 +214,8 @@ class Builder:
             lease=bench.lease,
             hold=bench.hold,
             directory=bench.directory,
-            fetcher=self._fetcher(request, bench.directory),
+            fetcher=fetcher,
+            contexts=NamedContexts(request.contexts, fetcher, self._contexts, bench.directory, self._intake.limits),
             request=request,
             tell=tell,
             slots=asyncio.Semaphore(max(1, request.jobs)),
@@ -224,7 +232,7 @@ class _Bench:
 
 
 class PreparedBuild:
-    """A build whose context was received and whose Dockerfile was read."""
+    """A build whose context was received and whose Dockerfile was read; *origin* names what the context is, where that is known."""
 
     def __init__(
         self,
@@ -233,14 +241,16 @@ class PreparedBuild:
         context: FileSource,
         images: ImageStore,
         workshop: Callable[[progress.Tell], Workshop],
+        origin: str = "",
     ) -> None:
+        self._origin = origin
         self._images = images
         dockerfile = parse(dockerfile_text, filename=request.dockerfile)
         self._request = request
         self._context = context
         self._make_workshop = workshop
         self._global_args = global_args(dockerfile, request.build_args)
-        self._graph = StageGraph(dockerfile, self._global_args)
+        self._graph = StageGraph(dockerfile, self._global_args, overridden=frozenset(request.contexts))
         self._targets = self._graph.targets(request.targets)
 
     async def run(self, tell: progress.Tell) -> list[ImageID]:
@@ -253,7 +263,7 @@ class PreparedBuild:
         try:
             if self.fails_on_warnings and (warnings := await checking):
                 raise LintViolation(warnings)
-            images = await self._solve(workshop)
+            images = await self._remembered(workshop)
             if self._request.warn and (warnings := await checking):
                 await tell(progress.Warned(render_summary(warnings)))
         finally:
@@ -270,17 +280,28 @@ class PreparedBuild:
         """Whether ``# check=error=true`` says so."""
         return CheckOptions.of(self._graph.dockerfile, self._request.build_args).is_error
 
+    async def _remembered(self, workshop: Workshop) -> list[Image]:
+        """Solve, with what the last build of the same name depended on at hand; a build that fails is remembered too."""
+        request = self._request
+        tags = [str(tag) for tag in request.tags]
+        name = step_key(self._origin, request.dockerfile, *([] if self._origin else tags))
+        before = await workshop.cache.recall(name)
+        workshop.memory.recall(before)
+        failed = True
+        try:
+            images = await self._solve(workshop)
+            failed = False
+        finally:
+            await workshop.contexts.close()
+            data = workshop.memory.data(failed=failed)
+            if data != before:
+                await workshop.cache.memorize(name, data)
+        return images
+
     async def _solve(self, workshop: Workshop) -> list[Image]:
         solver = Solver(self._graph, workshop, self._context, self._global_args)
         images = await solver.solve(self._targets)
-        await workshop.cache.record_stages(solver.stage_ends(), [image.image_id for image in images])
+        is_wanted = self._request.tags or not self._request.for_output
+        results = [image.image_id for image in images] if is_wanted else []
+        await workshop.cache.record_stages(solver.stage_ends(), results)
         return images
-
-
-def _check_identity(local: LocalContext) -> None:
-    try:
-        status = os.stat(local.directory)
-    except OSError:
-        raise ContextNotHere(local.directory) from None
-    if (status.st_dev, status.st_ino) != local.identity:
-        raise ContextNotHere(local.directory)

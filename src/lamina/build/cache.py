@@ -40,8 +40,13 @@ SCHEMA = Schema(
         ) STRICT""",
         "ALTER TABLE step ADD COLUMN uses INTEGER NOT NULL DEFAULT 1",
         "CREATE TABLE stage_end (image_id TEXT PRIMARY KEY) STRICT",
+        "CREATE TABLE memory (build TEXT PRIMARY KEY, data BLOB NOT NULL, used_ns INTEGER NOT NULL) STRICT",
     ),
 )
+
+
+_MEMORIES = 200
+"""Of how many Dockerfiles and contexts the last build is remembered."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +139,23 @@ class BuildCache:
             connection.executemany("DELETE FROM stage_end WHERE image_id = ?", wanted)
 
         await self._database.write(record, lasting=False)
+
+    async def recall(self, build: str) -> bytes:
+        """What was kept by ``memorize`` under a name; empty for nothing."""
+        row = await self._database.read(
+            lambda c: c.execute("SELECT data FROM memory WHERE build = ?", (build,)).fetchone()
+        )
+        return bytes(row["data"]) if row is not None else b""
+
+    async def memorize(self, build: str, data: bytes) -> None:
+        """Keep what the steps of a build depended on; what was kept longest ago makes room."""
+        oldest = "SELECT build FROM memory ORDER BY used_ns DESC LIMIT -1 OFFSET ?"
+
+        def save(connection: sqlite3.Connection) -> None:
+            connection.execute("INSERT OR REPLACE INTO memory VALUES (?, ?, ?)", (build, data, time.time_ns()))
+            connection.execute(f"DELETE FROM memory WHERE build IN ({oldest})", (_MEMORIES,))  # noqa: S608 - our own text
+
+        await self._database.write(save, lasting=False)
 
     async def unneeded_stages(self) -> list[Image]:
         """The stages' images of earlier builds whose last layer's outcome was removed. Those that are gone are forgotten."""

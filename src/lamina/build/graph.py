@@ -11,9 +11,15 @@ from lamina.dockerfile import instructions as ins
 
 
 class StageGraph:
-    """The stages, with their bases' names expanded by the global arguments. Raises DockerfileError for two stages of one name."""
+    """The stages, with their bases' names expanded by the global arguments. Raises DockerfileError for two stages of one name.
 
-    def __init__(self, dockerfile: Dockerfile, global_args: Mapping[str, str]) -> None:
+    A name that is *overridden* (``--build-context``) means no stage in another one's FROM and --from.
+    """
+
+    def __init__(
+        self, dockerfile: Dockerfile, global_args: Mapping[str, str], *, overridden: frozenset[str] = frozenset()
+    ) -> None:
+        self._overridden = overridden
         self.dockerfile = dockerfile
         self.stages: Sequence[Stage] = dockerfile.stages
         self.bases = [s.base.expanded(global_args, dockerfile.escape) for s in dockerfile.stages]
@@ -25,6 +31,8 @@ class StageGraph:
 
     def called(self, name: str, *, before: int | None = None) -> Stage | None:
         """The last stage, of those before number *before*, that has this name or number."""
+        if before is not None and name.lower() in self._overridden:
+            return None
         for stage in reversed(self.stages[:before]):
             if name and (stage.name == name.lower() or str(stage.index) == name):
                 return stage

@@ -10,11 +10,27 @@ from lamina.oci.reference import Reference
 
 
 @dataclass(frozen=True)
+class LocalContext:
+    """A directory of this machine as the context. The Dockerfile's text, where it is none of the directory's files, comes along.
+
+    *identity* is what the client's stat(2) says of the directory (device, inode), so that a client whose files are others than the
+    daemon's is found out.
+    """
+
+    directory: Path
+    identity: tuple[int, int]
+    dockerfile: bytes | None = None
+
+
+@dataclass(frozen=True)
 class BuildRequest:
     """A build's options. ``targets`` empty means the last stage; ``source_date_epoch_s`` bounds every time that the image has.
 
     With ``warn`` the build tells what lint has to say. ``secrets`` are values by ID, which reach nothing but the file that a step asks
-    for; ``ssh`` are agents' sockets by ID.
+    for; ``ssh`` are agents' sockets by ID. ``squash`` makes one layer of what the last target puts on its base. With ``for_output`` the
+    images are wanted for what is got out of them, and are there for later builds alone unless they have a name. ``keep_failed`` keeps
+    the state that a RUN which fails leaves, as an image; ``explain`` has each step tell why it was carried out.
+    ``contexts`` are further ones by name in lower case: a directory, or a URL, repository or ``image://REFERENCE``.
     """
 
     dockerfile: str = "Dockerfile"
@@ -30,18 +46,10 @@ class BuildRequest:
     jobs: int = 4
     source_date_epoch_s: int | None = None
     warn: bool = False
+    squash: bool = False
+    keep_failed: bool = False
+    explain: bool = False
+    for_output: bool = False
     secrets: Mapping[str, bytes] = field(default_factory=dict)
     ssh: Mapping[str, Path] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class LocalContext:
-    """A directory of this machine as the context. The Dockerfile's text, where it is none of the directory's files, comes along.
-
-    *identity* is what the client's stat(2) says of the directory (device, inode), so that a client whose files are others than the
-    daemon's is found out.
-    """
-
-    directory: Path
-    identity: tuple[int, int]
-    dockerfile: bytes | None = None
+    contexts: Mapping[str, LocalContext | str] = field(default_factory=dict)

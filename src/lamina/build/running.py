@@ -36,7 +36,8 @@ _SMALL_BYTES = 4 << 20
 class RunRequest:
     """A command and what surrounds it. ``files`` are (path in the container, contents), read-only there.
 
-    ``base_layers`` is how many of the layers are not of this builder's making.
+    ``base_layers`` is how many of the layers are not of this builder's making. With ``keep_failed`` what a command wrote that failed
+    becomes a layer all the same.
     """
 
     args: Sequence[str]
@@ -51,6 +52,7 @@ class RunRequest:
     mounts: Sequence[PlacedMount] = ()
     secret_values: Mapping[str, bytes] = field(default_factory=dict)
     agents: Mapping[str, Path] = field(default_factory=dict)
+    keep_failed: bool = False
 
 
 @dataclass(frozen=True)
@@ -123,10 +125,10 @@ class StepRunner:
                     bundle, step_id, self._group(step_id), request.args[0], _told_to(step, tell)
                 )
                 await tell(progress.CommandEnded(step, step_id))
-            if code != 0:
+            if code != 0 and not request.keep_failed:
                 return RunOutcome(code, None)
             await self._snapshots.unmount(step_id)
-            return RunOutcome(0, await self._difference(step_id, stubs, tar_path, tree_path, clamp_ns))
+            return RunOutcome(code, await self._difference(step_id, stubs, tar_path, tree_path, clamp_ns))
         finally:
             await asyncio.shield(self._clean_up(step_id, bundle, endpoint))
 

@@ -93,6 +93,7 @@ class Solver:
             escape=self._graph.dockerfile.escape,
             global_args=self._arguments,
             use_cache=request.use_cache and not {stage.name, str(stage.index)} & request.no_cache_filter,
+            stage=stage.index,
         )
         if image is not None:
             self._workshop.keep(image)
@@ -104,11 +105,14 @@ class Solver:
                 cached = await self._instruction(builder, instruction, step, stage)
             except DockerfileError as error:
                 raise self._graph.dockerfile.error(error, instruction) from None
-            await tell(progress.StepEnded(step, builder.state.image_id, cached))
+            reason = builder.reason if request.explain else ""
+            await tell(progress.StepEnded(step, builder.state.image_id, cached, reason))
         if labelled and request.labels:
             await tell(progress.StepBegan(steps[-1]))
             cached = await builder.add_labels(list(request.labels.items()))
             await tell(progress.StepEnded(steps[-1], builder.state.image_id, cached))
+        if labelled and request.squash:
+            await builder.squash()
         await tell(progress.StageEnded(stage.index))
         return builder
 
@@ -144,14 +148,30 @@ class Solver:
             raise dockerfile.error(DockerfileError(f"base name ({stage.base.image}) should not be blank"), stage.base)
         if base.platform and not Platform.of_host().matches(Platform.parse(base.platform)):
             raise BuildFailed(f"FROM --platform={base.platform}: this host builds for {Platform.of_host()} only")
-        return self._workshop.images.find(base.image)
+        return self._workshop.images.find(self._overridden_base(base.image) or base.image)
+
+    def _overridden_base(self, name: str) -> str | None:
+        """The image that a named context puts in a base's place. Raises BuildFailed for a context that is none."""
+        contexts = self._workshop.contexts
+        if not contexts.has(name):
+            return None
+        image = contexts.image(name)
+        if image is None:
+            raise BuildFailed(f"FROM {name}: the build context of this name is no image; it can be copied from")
+        return image
 
     async def _source(self, name: str, stage: Stage) -> FileSource:
         """What a --from names: a stage by name or number, or an image."""
         earlier = self._graph.called(name, before=stage.index)
         if earlier is not None:
             return await (await self._finished(earlier)).file_source(f"stage {name}")
-        if name.isdigit():
+        contexts = self._workshop.contexts
+        if contexts.has(name):
+            reference = contexts.image(name)
+            if reference is None:
+                return await contexts.files(name)
+            name = reference
+        elif name.isdigit():
             raise DockerfileError(f"invalid from flag value {name}: index out of bounds")
         image = self._workshop.images.find(name)
         self._workshop.keep(image)

@@ -18,10 +18,13 @@ from lamina.build.archives import open_archive
 from lamina.build.cache import BuildCache, Outcome, step_key
 from lamina.build.copying import CopyPlan, Ownership, bytes_to_read, plan_digest, write_plan
 from lamina.build.errors import CommandFailed, UnsupportedInstruction
+from lamina.build.explain import BuildMemory, StepInputs, each, files, whole
 from lamina.build.fetching import Fetcher
 from lamina.build.finding import Found, find
+from lamina.build.flatten import write_flat
 from lamina.build.mounting import PlacedMount
 from lamina.build.mounts import RunMount
+from lamina.build.named import NamedContexts
 from lamina.build.ownership import resolve_ownership
 from lamina.build.remote import GitRepository, HttpUrl, LocalPath, parse_source
 from lamina.build.request import BuildRequest
@@ -32,7 +35,7 @@ from lamina.dockerfile import instructions as ins
 from lamina.dockerfile.errors import DockerfileError
 from lamina.dockerfile.words import expand_word
 from lamina.image.intake import LayerIntake
-from lamina.image.mutate import append, plain_manifest, timestamp
+from lamina.image.mutate import append, plain_manifest, squashed, timestamp
 from lamina.image.store import Hold, Image, ImageStore
 from lamina.layer.ingest import IngestedLayer
 from lamina.layer.merge import apply_layer
@@ -64,10 +67,12 @@ class Workshop:
     hold: Hold
     directory: Path
     fetcher: Fetcher
+    contexts: NamedContexts
     request: BuildRequest
     tell: progress.Tell
     slots: asyncio.Semaphore
     fresh: dict[str, Outcome] = field(default_factory=dict)
+    memory: BuildMemory = field(default_factory=BuildMemory)
 
     def keep(self, image: Image) -> None:
         """Keep an image and its blobs from being removed for the length of the build. Raises ImageNotFound."""
@@ -115,7 +120,7 @@ def new_state(image: Image | None) -> StageState:
 
 
 class StageBuilder:
-    """Carries out the instructions of one stage."""
+    """Carries out the instructions of stage number *stage*. ``reason`` is why the last one was, or was not."""
 
     def __init__(
         self,
@@ -125,8 +130,12 @@ class StageBuilder:
         escape: str,
         global_args: Mapping[str, str],
         use_cache: bool = True,
+        stage: int = 0,
     ) -> None:
         self._workshop = workshop
+        self._stage = stage
+        self._steps_done = 0
+        self.reason = ""
         self.state = state
         self._escape = escape
         self._global_args = global_args
@@ -160,6 +169,21 @@ class StageBuilder:
     async def add_labels(self, labels: Sequence[tuple[str, str]]) -> bool:
         """``--label``: taken as given, nothing in it is expanded."""
         return await self._change_config(ins.Label(pairs=tuple(labels)))
+
+    async def squash(self) -> None:
+        """Make one layer of all that the stage put on its base. The history stays, its entries without layers, as docker does it."""
+        state, workshop = self.state, self._workshop
+        base = workshop.images.get(state.base_id).config if state.base_id is not None else ImageConfig.empty()
+        if state.image_id == state.base_id:
+            return
+
+        async def produce(tar: Path, tree: Path) -> IngestedLayer | None:
+            return await write_flat(state.config.diff_ids, workshop.intake, tar, tree, base=len(base.diff_ids))
+
+        key = step_key("squash", str(base.chain_id), state.root_name)
+        outcome, _ = await self._outcome(key, "squash", produce)
+        said = f"merge {state.image_id} to {state.base_id}" if state.base_id else f"create new from {state.image_id}"
+        await self._go_on(squashed(base, state.config, outcome.layer, created=outcome.created, comment=said))
 
     async def file_source(self, place: str) -> FileSource:
         """The stage's files, for another stage's COPY --from."""
@@ -195,7 +219,9 @@ class StageBuilder:
         text = config.described(self.state.run, instruction)
         key = step_key("config", self.state.root_name, repr(sorted(self.state.run.items(), key=str)), text)
         author = instruction.text if isinstance(instruction, ins.Maintainer) else None
-        return await self._step(key, text, run=run, author=author)
+        before = repr(sorted(self.state.run.items(), key=str))
+        parts = {"files below": whole(self.state.root_name), "configuration": whole(before), "instruction": whole(text)}
+        return await self._step(StepInputs(key, parts), text, run=run, author=author)
 
     # RUN
 
@@ -205,7 +231,7 @@ class StageBuilder:
         if instruction.security != "sandbox":
             raise UnsupportedInstruction("RUN --security=insecure")
         run, request = self.state.run, self._workshop.request
-        args, files = _command(run, instruction)
+        args, command_files = _command(run, instruction)
         network = request.network if instruction.network == "default" else instruction.network
         build_env = [f"{name}={value}" for name, value in sorted(self.state.args.items())]
         env = [*build_env, *(run.get("Env") or [])]
@@ -213,7 +239,7 @@ class StageBuilder:
         prefix = f"|{len(build_env)} {' '.join(build_env)} " if build_env else ""
         mounts = [await self._place_mount(text, context, source_of) for text in instruction.mounts]
         names = [await asyncio.to_thread(_mount_name, mount) for mount in mounts]
-        words = (repr(args), repr(env), repr(files), repr(names))
+        words = (repr(args), repr(env), repr(command_files), repr(names))
         key = step_key("run", self.state.root_name, network, cwd, user, *words, self._epoch())
         proxies = [f"{n}={v}" for n, v in request.build_args.items() if n in PREDEFINED_ARGS]
         wanted = RunRequest(
@@ -224,12 +250,14 @@ class StageBuilder:
             network=network,
             extra_hosts=request.extra_hosts,
             shm_size=request.shm_size,
-            files=files,
+            files=command_files,
             base_layers=self.state.base_layers,
             mounts=mounts,
             secret_values=request.secrets,
             agents=request.ssh,
+            keep_failed=request.keep_failed,
         )
+        created_by = f"RUN {prefix}{' '.join(args)}"
 
         async def produce(tar: Path, tree: Path) -> IngestedLayer | None:
             diff_ids, clamp_ns = self.state.config.diff_ids, self._workshop.clamp_ns
@@ -237,10 +265,34 @@ class StageBuilder:
                 wanted, diff_ids, tar, tree, step=step, tell=self._workshop.tell, clamp_ns=clamp_ns
             )
             if outcome.exit_code != 0:
+                if request.keep_failed:
+                    await self._keep_failed(outcome.layer, tar, tree, created_by)
                 raise CommandFailed(" ".join(args), outcome.exit_code)
             return outcome.layer
 
-        return await self._step(key, f"RUN {prefix}{' '.join(args)}", produce)
+        parts = {
+            "files below": whole(self.state.root_name),
+            "instruction": whole(repr((args, command_files))),
+            "arguments": each(text.partition("=")[::2] for text in build_env),
+            "environment": each(text.partition("=")[::2] for text in run.get("Env") or []),
+            "mounts": each((mount.target or mount.mount.id, repr(n)) for mount, n in zip(mounts, names, strict=True)),
+            "surroundings": each([("network", network), ("directory", cwd), ("user", user), ("epoch", self._epoch())]),
+        }
+        return await self._step(StepInputs(key, parts), created_by, produce)
+
+    async def _keep_failed(self, layer: IngestedLayer | None, tar: Path, tree: Path, created_by: str) -> None:
+        """Make an image of what a command left that failed, and tell how to look into it."""
+        state, workshop = self.state, self._workshop
+        if layer is not None:
+            workshop.intake.adopt(layer, workshop.lease, tar, tree)
+        diff_id = DiffID(layer.diff_id) if layer is not None else None
+        entry = History(created=self._now(), created_by=created_by, comment="failed", empty_layer=diff_id is None)
+        # without what would stand in a shell's way
+        run = {name: value for name, value in state.run.items() if name not in ("Entrypoint", "Healthcheck")}
+        image = await self._recorded(append(state.config, entry, layer=diff_id, run=run))
+        name = image.image_id.hex[:12]
+        text = f"The failed step's state is kept as image {name}; to look into it: lamina run --rm -it {name} sh\n"
+        await workshop.tell(progress.Warned(text))
 
     async def _place_mount(self, text: str, context: FileSource, source_of: Mapping[str, FileSource]) -> PlacedMount:
         """A mount with its target from the root, and the files that it shows."""
@@ -391,7 +443,11 @@ class StageBuilder:
                 return await asyncio.to_thread(write_plan, items, tar, tree, clamp_ns)
             return await run_in_worker(write_plan, (), items, tar, tree, clamp_ns)
 
-        return await self._step(step_key("copy", digest, self._epoch()), created_by, produce, run=run)
+        inputs = StepInputs(
+            step_key("copy", digest, self._epoch()),
+            {"files": files(items, digest), "surroundings": each([("epoch", self._epoch())])},
+        )
+        return await self._step(inputs, created_by, produce, run=run)
 
     # what all steps have in common
 
@@ -401,7 +457,7 @@ class StageBuilder:
 
     async def _step(
         self,
-        key: str,
+        inputs: StepInputs,
         created_by: str,
         produce: Produce | None = None,
         *,
@@ -409,6 +465,20 @@ class StageBuilder:
         author: str | None = None,
     ) -> bool:
         """Find a step's outcome or make it, and go on from there; returns whether it was found."""
+        outcome, cached = await self._outcome(inputs.key, created_by, produce)
+        place = f"{self._stage}/{self._steps_done}"
+        self._steps_done += 1
+        self.reason = self._workshop.memory.explain(place, inputs, cached=cached, use_cache=self._use_cache)
+        entry = History(
+            created=outcome.created, created_by=created_by, empty_layer=outcome.layer is None, author=author
+        )
+        state = self.state
+        run = state.run if run is None else run
+        await self._go_on(append(state.config, entry, layer=outcome.layer, run=run, author=author))
+        return cached
+
+    async def _outcome(self, key: str, created_by: str, produce: Produce | None) -> tuple[Outcome, bool]:
+        """A step's outcome, and whether it was found."""
         workshop = self._workshop
         async with workshop.cache.computing(key):
             outcome = await self._find(key)
@@ -424,8 +494,7 @@ class StageBuilder:
                 outcome = Outcome(layer, self._now())
                 workshop.fresh[key] = outcome
                 await workshop.cache.put(key, outcome, created_by)
-        await self._go_on(outcome, created_by, run=run, author=author)
-        return cached
+        return outcome, cached
 
     async def _find(self, key: str) -> Outcome | None:
         outcome = self._workshop.fresh.get(key)
@@ -449,25 +518,23 @@ class StageBuilder:
             tar.unlink(missing_ok=True)
             tree.unlink(missing_ok=True)
 
-    async def _go_on(
-        self, outcome: Outcome, created_by: str, *, run: Mapping[str, Any] | None, author: str | None
-    ) -> None:
-        """Make the image that the step amounts to, unless it is there already."""
-        state, workshop = self.state, self._workshop
-        entry = History(
-            created=outcome.created, created_by=created_by, empty_layer=outcome.layer is None, author=author
-        )
-        run = run if run is not None else state.run
-        made = append(state.config, entry, layer=outcome.layer, run=run, author=author)
+    async def _go_on(self, made: ImageConfig) -> None:
+        """Go on from an image, which is recorded unless it is there already."""
+        image, state = await self._recorded(made), self.state
+        state.config = image.config
+        state.image_id = image.image_id
+        state.run = dict(image.config.run_document)
+
+    async def _recorded(self, made: ImageConfig) -> Image:
+        """The image of a config, made from the stage so far."""
+        workshop = self._workshop
         if made.image_id in workshop.images:
             image = workshop.images.get(made.image_id)
         else:
             sizes = [workshop.intake.content.size(d) for d in made.diff_ids]
-            image = await workshop.images.add(made, plain_manifest(made, sizes), parent=state.image_id)
+            image = await workshop.images.add(made, plain_manifest(made, sizes), parent=self.state.image_id)
         workshop.keep(image)
-        state.config = image.config
-        state.image_id = image.image_id
-        state.run = dict(image.config.run_document)
+        return image
 
 
 def _mount_name(placed: PlacedMount) -> tuple[str, ...]:

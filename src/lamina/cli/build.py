@@ -11,12 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lamina.cli.build_view import build_view
+from lamina.cli.build_output import Output, metadata, read_each, write
+from lamina.cli.build_view import PlainView, build_view
 from lamina.cli.grammar import Options, Parser, UsageError, whole
 from lamina.cli.values import extra_host, parse_size
 from lamina.client.client import Client, Response
 from lamina.dockerfile.ignore import IgnoreRules
 from lamina.errors import Conflict, NotFound
+from lamina.oci.reference import Reference
 
 _READ_BYTES = 1 << 20
 _OUTSIDE = ".dockerfile.outside-the-context"
@@ -26,17 +28,30 @@ _IGNORE = ".dockerignore"
 def build(client: Client, argv: list[str]) -> int:
     """``lamina build``."""
     options = _parser().parse(argv)
-    view = build_view(options.progress, quiet=options.quiet)
+    outputs = read_each(options.output)
+    options.tag = [*options.tag, *(name for output in outputs for name in output.names)]
+    options.for_output = bool(outputs) and not any(output.is_image for output in outputs)
+    is_busy = any(output.takes_stdout for output in outputs)
+    view = build_view(options.progress, quiet=options.quiet, out=sys.stderr if is_busy else sys.stdout)
     response = _start_local(client, options, events=view.takes_events)
     if response is None:
-        if options.secret or options.ssh or options.check:
-            raise UsageError("--secret, --ssh and --check need a directory and a daemon on this machine")
-        view = build_view("plain", quiet=options.quiet)
+        _refuse_local_options(options)
+        view = build_view("plain", quiet=options.quiet, out=sys.stderr if is_busy else sys.stdout)
         response = _send(client, options)
     if options.check:
         answer = response.json()
         print(answer["text"], end="")
         return 1 if answer["warnings"] else 0
+    code = _show(response, view)
+    if code == 0:
+        _finish(client, options, outputs, view.image_id)
+        if options.quiet and not is_busy:
+            print(view.image_id)
+    return code
+
+
+def _show(response: Response, view: PlainView) -> int:
+    """Show what the daemon tells until the end; returns the exit code."""
     with view:
         for line in response.lines():
             fields = json.loads(line)
@@ -45,11 +60,26 @@ def build(client: Client, argv: list[str]) -> int:
                 view.fail(str(fields["error"]))
                 return int((fields.get("errorDetail") or {}).get("code") or 1)
             view.show(fields)
-    if options.iidfile:
-        Path(options.iidfile).write_text(view.image_id, encoding="ascii")
-    if options.quiet:
-        print(view.image_id)
     return 0
+
+
+def _finish(client: Client, options: Options, outputs: list[Output], image_id: str) -> None:
+    """Write what was asked for beside the image."""
+    names = [str(Reference.parse_tagged(name)) for name in options.tag]
+    for output in outputs:
+        write(client, output, image_id, names)
+    if options.iidfile:
+        Path(options.iidfile).write_text(image_id, encoding="ascii")
+    if options.metadata_file:
+        text = json.dumps(metadata(client, image_id, names), indent=2)
+        Path(options.metadata_file).write_text(text + "\n", encoding="utf-8")
+
+
+def _refuse_local_options(options: Options) -> None:
+    for name in ("secret", "ssh", "check", "keep_failed", "explain", "build_context"):
+        if getattr(options, name):
+            flag = name.replace("_", "-")
+            raise UsageError(f"--{flag} needs a directory and a daemon on this machine")
 
 
 def _start_local(client: Client, options: Options, *, events: bool) -> Response | None:
@@ -79,6 +109,11 @@ def _start_local(client: Client, options: Options, *, events: bool) -> Response 
         "quiet": options.quiet,
         "events": events,
         "check": options.check,
+        "squash": options.squash,
+        "for_output": options.for_output,
+        "keep_failed": options.keep_failed,
+        "explain": options.explain,
+        "contexts": dict(map(_named_context, options.build_context)),
     }
     try:
         return client.request("POST", "/lamina/build", body=body)
@@ -106,6 +141,7 @@ def _send(client: Client, options: Options) -> Response:
         "q": options.quiet,
         "shmsize": options.shm_size or "",
         "platform": options.platform,
+        "squash": options.squash,
     }
     return client.request("POST", "/build", query, chunks=chunks)
 
@@ -154,6 +190,20 @@ def _secret(text: str) -> tuple[str, str]:
     return name, base64.b64encode(value).decode("ascii")
 
 
+def _named_context(text: str) -> tuple[str, dict[str, Any]]:
+    """``NAME=DIR``, or what else a context can be. Raises UsageError."""
+    name, equals, source = text.partition("=")
+    if not equals or not name or not source:
+        raise UsageError(f"invalid context value: {text}, expected key=value")
+    if "://" in source or _is_remote(source):
+        return name, {"source": source}
+    if not os.path.isdir(source):
+        raise UsageError(f'failed to get build context {name}: path "{source}" not found')
+    root = Path(source).resolve()
+    status = root.stat()
+    return name, {"source": str(root), "device": status.st_dev, "inode": status.st_ino}
+
+
 def _agent(text: str) -> tuple[str, str]:
     """``default`` or ``NAME=SOCKET`` as (ID, path of the agent's socket). Raises UsageError."""
     name, _, path = text.partition("=")
@@ -167,15 +217,20 @@ def _parser() -> Parser:
     parser = Parser("build", "[OPTIONS] PATH | -")
     parser.values("--add-host", convert=extra_host, help="Add a custom host-to-IP mapping (host:ip)")
     parser.values("--build-arg", help="Set build-time variables")
+    parser.values("--build-context", help="Additional build context: NAME=DIR, NAME=URL or NAME=image://REFERENCE")
     parser.flag("--check", help="Say what lint finds in the Dockerfile, and build nothing")
+    parser.flag("--explain", help="Tell why each step is carried out: what changed since the last build")
     parser.value("-f", "--file", help='Name of the Dockerfile (default "PATH/Dockerfile")')
     parser.flag("--force-rm", help="Always remove intermediate containers")
     parser.value("--iidfile", help="Write the image ID to a file")
     parser.value("--jobs", default=4, convert=whole, metavar="int", help="How many steps run at once (default 4)")
+    parser.flag("--keep-failed", help="Keep the state that a failing RUN leaves as an image")
     parser.values("--label", help="Set metadata for an image")
+    parser.value("--metadata-file", help="Write what was built to a file, as JSON")
     parser.value("--network", help="Networking mode for the RUN instructions")
     parser.flag("--no-cache", help="Do not use cache when building the image")
     parser.values("--no-cache-filter", help="Do not cache the stages of these names")
+    parser.values("-o", "--output", help='Where what was built goes (format: "type=local,dest=path"; or a directory)')
     parser.value("--platform", help="Set platform if server is multi-platform capable")
     parser.value("--progress", default="auto", help="auto, tty, plain or rawjson")
     parser.flag("--pull", help="Always attempt to pull a newer version of the image")
@@ -183,6 +238,7 @@ def _parser() -> Parser:
     parser.flag("--rm", default=True, help="Remove intermediate containers after a successful build (default true)")
     parser.values("--secret", help="Secret to expose to the build: id=NAME[,src=FILE|env=VARIABLE]")
     parser.value("--shm-size", default=0, convert=parse_size, metavar="bytes", help="Size of /dev/shm")
+    parser.flag("--squash", help="Make one layer of all that the build put on its base")
     parser.values("--ssh", help="SSH agent to expose to the build: default or NAME=SOCKET")
     parser.values("-t", "--tag", help='Name and optionally a tag (in the form "name:tag")')
     parser.values("--target", help="Stage to build; several are built at once")

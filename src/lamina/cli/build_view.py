@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from lamina.cli.grammar import UsageError
 
@@ -21,8 +21,9 @@ class PlainView:
 
     takes_events = False
 
-    def __init__(self, *, quiet: bool) -> None:
+    def __init__(self, *, quiet: bool, out: TextIO) -> None:
         self._quiet = quiet
+        self._out = out
         self.image_id = ""
 
     def __enter__(self) -> PlainView:
@@ -38,8 +39,8 @@ class PlainView:
         if self._quiet:
             self.image_id = text.strip() or self.image_id
             return
-        sys.stdout.write(text)
-        sys.stdout.flush()
+        self._out.write(text)
+        self._out.flush()
 
     def fail(self, message: str) -> None:
         """Tell why the build failed."""
@@ -55,7 +56,7 @@ class JsonView(PlainView):
         """See PlainView."""
         if fields["event"] == "Built":
             self.image_id = fields["images"][-1]
-        print(json.dumps(fields), flush=True)
+        print(json.dumps(fields), file=self._out, flush=True)
 
 
 class LiveView(PlainView):
@@ -64,7 +65,7 @@ class LiveView(PlainView):
     takes_events = True
 
     def __init__(self) -> None:
-        super().__init__(quiet=False)
+        super().__init__(quiet=False, out=sys.stderr)
         from rich.console import Console
         from rich.live import Live
 
@@ -94,6 +95,8 @@ class LiveView(PlainView):
             running = self._running.pop(step["number"])
             mark = "[cyan]CACHED[/cyan]" if fields["cached"] else "[green]DONE[/green]  "
             self._say(f"{mark} {running.title} [dim]{running.seconds:.1f}s[/dim]")
+            if fields["reason"] and not fields["cached"]:
+                self._say(f"       [dim]{_escaped(fields['reason'])}[/dim]")
         elif kind == "Warned":
             self._say(f"[yellow]{_escaped(fields['text'].rstrip())}[/yellow]")
         elif kind == "Built":
@@ -147,15 +150,17 @@ class _Running:
         self.lines = [*self.lines, *(line.rpartition("\r")[2] for line in lines)][-_KEPT_LINES:]
 
 
-def build_view(progress: str, *, quiet: bool) -> PlainView:
-    """The view that ``--progress`` asks for. Raises UsageError."""
+def build_view(progress: str, *, quiet: bool, out: TextIO) -> PlainView:
+    """The view that ``--progress`` asks for; *out* is where lines go. Raises UsageError."""
     if progress not in ("auto", "tty", "plain", "rawjson"):
         raise UsageError(f'invalid argument "{progress}" for "--progress" flag: it must be auto, tty, plain or rawjson')
     if quiet or progress == "plain":
-        return PlainView(quiet=quiet)
+        return PlainView(quiet=quiet, out=out)
     if progress == "rawjson":
-        return JsonView(quiet=False)
-    return LiveView() if progress == "tty" or (sys.stdout.isatty() and sys.stderr.isatty()) else PlainView(quiet=False)
+        return JsonView(quiet=False, out=out)
+    return (
+        LiveView() if progress == "tty" or (out.isatty() and sys.stderr.isatty()) else PlainView(quiet=False, out=out)
+    )
 
 
 def _escaped(text: str) -> str:

@@ -63,10 +63,11 @@ def prune(client: Client, argv: list[str]) -> int:
 
 
 def unix_seconds(text: str) -> float:
-    """The time of the API's RFC 3339 text, to the second."""
+    """The time of the API's RFC 3339 text, which is in UTC."""
     from datetime import datetime
 
-    return datetime.fromisoformat(text[:19] + "+00:00").timestamp()
+    fraction = text[19:].rstrip("Z").lstrip(".")
+    return datetime.fromisoformat(text[:19] + "+00:00").timestamp() + float(f"0.{fraction or 0}")
 
 
 def _is_reclaimable(item: dict[str, Any]) -> bool:

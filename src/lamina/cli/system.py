@@ -257,9 +257,13 @@ def _volumes_row(volumes: list[dict[str, Any]]) -> dict[str, str]:
     return _use_row("Local Volumes", len(volumes), sum(1 for count in references if count > 0), sum(sizes), unused)
 
 
+def _private_bytes(items: list[dict[str, Any]]) -> int:
+    return sum(item["Size"] for item in items if not item["Shared"])
+
+
 def _cache_row(items: list[dict[str, Any]]) -> dict[str, str]:
     active = [item for item in items if item["InUse"]]
-    size = sum(item["Size"] for item in items if not item["Shared"])
+    size = _private_bytes(items)
     free = sum(item["Size"] for item in items if not item["Shared"] and not item["InUse"])
     return _use_row("Build Cache", len(items), len(active), size, free, percent=False)
 
@@ -295,7 +299,7 @@ def _print_cache(items: list[dict[str, Any]]) -> None:
         times = [human_ago(unix_seconds(item[name])) for name in ("CreatedAt", "LastUsedAt")]
         row = [item["ID"][:12], item["Type"], human_size(item["Size"]), *times, str(item["UsageCount"])]
         rows.append([*row, str(item["Shared"]).lower()])
-    print(f"Build cache usage: {human_size(sum(item['Size'] for item in items if not item['Shared']))}\n")
+    print(f"Build cache usage: {human_size(_private_bytes(items), digits=4)}\n")
     print_table(rows)
 
 

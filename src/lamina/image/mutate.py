@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
+
 from lamina.oci.config import History, ImageConfig
 from lamina.oci.descriptor import OCI_CONFIG, OCI_LAYER, Descriptor
 from lamina.oci.digest import DiffID
@@ -28,6 +30,19 @@ def append(
         diff_ids=diff_ids,
         created=entry.created or timestamp(),
         author=author,
+    )
+
+
+def squashed(base: ImageConfig, image: ImageConfig, layer: DiffID | None, *, created: str, comment: str) -> ImageConfig:
+    """*image*, made of *base*, with one layer in place of those above the base's; the instructions lose theirs in the history."""
+    kept = len(base.history)
+    emptied = [msgspec.structs.replace(entry, empty_layer=True) for entry in image.history[kept:]]
+    entry = History(created=created, comment=comment, empty_layer=layer is None)
+    return image.derive(
+        run=image.run_document,
+        history=[*image.history[:kept], *emptied, entry],
+        diff_ids=[*base.diff_ids, *([layer] if layer else [])],
+        created=created,
     )
 
 

@@ -271,6 +271,8 @@ class NetworkService:
         suffix = name.removeprefix(_DEFAULT_BRIDGE) if name in numbered[1:] else ""
         self.bridge, self.table, self._links = name, self._wanted_table or f"{_DEFAULT_TABLE}{suffix}", links
         if not self._claims.take("table", self.table):
+            self._claims.release()
+            links.close()
             raise NameTaken("table", self.table)
         remembered.write_text(name)
 

@@ -37,9 +37,10 @@ def classic_text(event: progress.Event) -> str:
             return f" ---> Removed intermediate container {container_id[:12]}\n"
         case progress.TriggersBegan(_, count):
             return f"# Executing {count} build trigger{'s' if count > 1 else ''}\n"
-        case progress.StepEnded(_, image_id, cached):
+        case progress.StepEnded(_, image_id, cached, reason):
             identity = f" ---> {image_id.hex[:12]}\n" if image_id is not None else " --->\n"
-            return f" ---> Using cache\n{identity}" if cached else identity
+            why = f" ---> {reason}\n" if reason and not cached else ""
+            return f" ---> Using cache\n{identity}" if cached else why + identity
         case progress.Warned(text):
             return text
     return ""

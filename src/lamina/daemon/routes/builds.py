@@ -16,6 +16,7 @@ from lamina.api.filters import Filters
 from lamina.build import kept
 from lamina.build.builder import PreparedBuild
 from lamina.build.errors import CommandFailed
+from lamina.build.flatten import root_tar
 from lamina.build.kept import PruneRequest
 from lamina.build.request import BuildRequest, LocalContext
 from lamina.container.times import parse_moment
@@ -36,7 +37,7 @@ _log = logging.getLogger(__name__)
 _NOTHING = ("", "0", "null", "[]", "{}", "false", "no", "none")
 _SHM_BYTES = 64 << 20
 _NETWORKS = {"": "bridge", "default": "bridge", "bridge": "bridge", "host": "host", "none": "none"}
-_UNSUPPORTED = ("squash", "outputs", "memory", "memswap", "cpushares", "cpusetcpus", "cpusetmems", "cpuperiod",
+_UNSUPPORTED = ("outputs", "memory", "memswap", "cpushares", "cpusetcpus", "cpusetmems", "cpuperiod",
                 "cpuquota", "ulimits", "cgroupparent", "securityopt", "pull", "cachefrom")  # fmt: skip
 
 
@@ -47,7 +48,22 @@ def routes(engine: Engine) -> list[Route]:
         Route("POST", "/build", resource.build),
         Route("POST", "/build/prune", resource.prune),
         Route("POST", "/lamina/build", resource.build_local),
+        Route("GET", "/lamina/images/{name:path}/root", resource.root),
     ]
+
+
+class _NamedContext(msgspec.Struct):
+    """``--build-context``: a directory of this machine with its device and inode, or a text that says what else."""
+
+    source: str
+    device: int = 0
+    inode: int = 0
+
+    @property
+    def meaning(self) -> LocalContext | str:
+        """As the builder takes it."""
+        is_directory = self.source.startswith("/") and "\0" not in self.source
+        return LocalContext(Path(self.source), (self.device, self.inode)) if is_directory else self.source
 
 
 class _LocalBuild(msgspec.Struct):
@@ -78,6 +94,11 @@ class _LocalBuild(msgspec.Struct):
     quiet: bool = False
     events: bool = False
     check: bool = False
+    squash: bool = False
+    for_output: bool = False
+    keep_failed: bool = False
+    explain: bool = False
+    contexts: dict[str, _NamedContext] = {}
 
 
 class _Builds:
@@ -111,6 +132,11 @@ class _Builds:
             self._engine.events.publish(Event("image", "delete", image_id, {"name": image_id}))
         self._engine.events.publish(Event("builder", "prune", "", {"reclaimed": str(pruned.freed_bytes)}))
         return json_response({"CachesDeleted": list(pruned.ids) or None, "SpaceReclaimed": pruned.freed_bytes})
+
+    async def root(self, request: Request) -> StreamingResponse:
+        """The files of an image as a tar."""
+        image = self._engine.images.find(request.path_params["name"])
+        return StreamingResponse(root_tar(image.config.diff_ids, self._engine.intake), "application/x-tar")
 
     async def _start(
         self,
@@ -207,6 +233,7 @@ def _read_request(request: Request) -> BuildRequest:
         network=_network(request.query("networkmode")),
         extra_hosts=hosts,
         shm_size=request.integer("shmsize") or _SHM_BYTES,
+        squash=request.flag("squash"),
     )
 
 
@@ -263,6 +290,11 @@ def _read_local(body: _LocalBuild) -> tuple[BuildRequest, LocalContext]:
         jobs=body.jobs,
         source_date_epoch_s=_epoch(body.build_args),
         warn=True,
+        squash=body.squash,
+        for_output=body.for_output,
+        keep_failed=body.keep_failed,
+        explain=body.explain,
+        contexts={name.lower(): given.meaning for name, given in body.contexts.items()},
         secrets=body.secrets,
         ssh={name: Path(path) for name, path in body.ssh.items()},
     )

@@ -1,0 +1,85 @@
+"""``build --build-context``: further contexts, by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from conftest import Daemon
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Path:
+    directory = tmp_path / "context"
+    directory.mkdir()
+    return directory
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Path:
+    directory = tmp_path / "other"
+    directory.mkdir()
+    (directory / "f").write_text("other")
+    (directory / "secret").write_text("x")
+    (directory / ".dockerignore").write_text("secret\n")
+    return directory
+
+
+def build(daemon: Daemon, context: Path, dockerfile: str, *options: str) -> str:
+    (context / "Dockerfile").write_text(dockerfile)
+    return daemon.lamina_ok("build", "-t", "named", *options, context)
+
+
+def test_a_directory_is_copied_from_and_mounted(daemon: Daemon, context: Path, other: Path) -> None:
+    dockerfile = (
+        "FROM busybox\nCOPY --from=Shared . /shared/\n"
+        "RUN --mount=from=shared,target=/m cp /m/f /from-mount && [ ! -e /m/secret ]\n"
+    )
+    build(daemon, context, dockerfile, "--build-context", f"shared={other}")
+    out = daemon.docker_ok("run", "--rm", "named", "sh", "-c", "cat /from-mount; ls -A /shared")
+    assert out.split() == ["other.dockerignore", "f"]
+    assert build(daemon, context, dockerfile, "--build-context", f"shared={other}").count("Using cache") == 2
+    (other / "f").write_text("new")
+    assert build(daemon, context, dockerfile, "--build-context", f"shared={other}").count("Using cache") == 0
+
+
+def test_a_context_takes_the_place_of_a_stage_and_of_an_image(daemon: Daemon, context: Path, other: Path) -> None:
+    dockerfile = "FROM nowhere AS made\nRUN false\nFROM base\nCOPY --from=made f /f\n"
+    contexts = ("--build-context", f"made={other}", "--build-context", "base=image://busybox")
+    out = build(daemon, context, dockerfile, *contexts)
+    assert "RUN false" not in out, "no target needs the stage"
+    assert daemon.docker_ok("run", "--rm", "named", "cat", "/f") == "other"
+
+
+def test_an_image_is_copied_from_under_another_name(daemon: Daemon, context: Path) -> None:
+    build(
+        daemon,
+        context,
+        "FROM scratch\nCOPY --from=tools /etc/passwd /p\n",
+        "--build-context",
+        "tools=docker-image://busybox",
+    )
+    assert "COPY --from=tools" in daemon.docker_ok("history", "--no-trunc", "named")
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ("x", "expected key=value"),
+        ("x=/does/not/exist", "not found"),
+        ("x=image://no-such-image", "No such image"),
+        ("x=ftp://h/f", "invalid source"),
+    ],
+)
+def test_a_context_that_is_not_there_is_told(daemon: Daemon, context: Path, given: str, reason: str) -> None:
+    (context / "Dockerfile").write_text("FROM busybox\nCOPY --from=x /f /f\n")
+    result = daemon.lamina("build", "--build-context", given, context)
+    assert result.code == 1
+    assert reason in result.err
+
+
+def test_a_directory_cannot_be_a_base(daemon: Daemon, context: Path, other: Path) -> None:
+    (context / "Dockerfile").write_text("FROM x\nRUN true\n")
+    result = daemon.lamina("build", "--build-context", f"x={other}", context)
+    assert "is no image" in result.err
