@@ -62,7 +62,11 @@ def test_a_removing_container_that_was_never_started_is_removed_by_the_next_daem
 
 def test_the_next_daemon_tells_of_what_happened_before_it(own_daemon: Daemon) -> None:
     own_daemon.docker_ok("run", "--rm", "--name", "before", "busybox", "true")
+    shown = ("events", "--since", "10m", "--until", "0s", "--filter", "container=before", "--format", "{{.Action}}")
+    deadline = time.monotonic() + 20
+    while "destroy" not in own_daemon.docker_ok(*shown):
+        assert time.monotonic() < deadline, "the container does not go"
+        time.sleep(0.05)
     own_daemon.stop()
     own_daemon.start()
-    shown = ("events", "--since", "10m", "--until", "0s", "--filter", "container=before", "--format", "{{.Action}}")
     assert own_daemon.docker_ok(*shown).split() == ["create", "attach", "start", "die", "destroy"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,6 +26,9 @@ _STATUS: dict[type[LaminaError], int] = {
     errors.DataLoss: 500,
 }
 
+# what is the host's doing and no bug of ours
+_OF_THE_HOST = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE)
+
 _BY_NAME = {kind.__name__: kind for kind in _STATUS}
 
 # what a server that names no kind means; dockerd's 500 says nothing
@@ -47,6 +51,9 @@ def status_of(error: BaseException) -> int:
 
 def error_body(error: BaseException) -> dict[str, Any]:
     """The JSON that tells an error: docker's ``message``, and lamina's ``kind`` and ``hint``, which docker's clients ignore."""
+    if isinstance(error, OSError) and error.errno in _OF_THE_HOST:
+        place = f": {error.filename}" if error.filename else ""
+        return {"message": f"{(error.strerror or '').lower()}{place}"}
     if not isinstance(error, LaminaError):
         return {"message": f"internal error: {type(error).__name__}: {error}"}
     body = {"message": error.message, "kind": kind_of(error)}

@@ -265,7 +265,7 @@ class PreparedBuild:
                 raise LintViolation(warnings)
             images = await self._remembered(workshop)
             if self._request.warn and (warnings := await checking):
-                await tell(progress.Warned(render_summary(warnings)))
+                await tell(progress.Warned(f"{render_summary(warnings)}\n"))
         finally:
             checking.cancel()
         await workshop.images.tag(images[-1].image_id, self._request.tags)

@@ -36,6 +36,7 @@ class Solver:
         self._arguments = arguments
         self._stages: dict[int, asyncio.Task[StageBuilder]] = {}
         self._steps: dict[int, list[progress.Step]] = {}
+        self._inherited_args: set[str] = set()
 
     async def solve(self, targets: Sequence[Stage]) -> list[Image]:
         """Carry out what the targets need and return their images. Raises the first failure of any stage."""
@@ -132,7 +133,10 @@ class Solver:
         await self._workshop.tell(progress.TriggersBegan(step, len(triggers)))
         builder.state.run["OnBuild"] = None
         for trigger in triggers:
-            await self._instruction(builder, parse_line(trigger), step, stage)
+            instruction = parse_line(trigger)
+            if isinstance(instruction, ins.Arg):
+                self._inherited_args.update(name for name, _ in instruction.pairs)
+            await self._instruction(builder, instruction, step, stage)
 
     async def _base_image(self, stage: Stage) -> Image | None:
         base = self._graph.bases[stage.index]
@@ -189,7 +193,7 @@ class Solver:
 
     async def _warn_of_unused_args(self) -> None:
         dockerfile = self._graph.dockerfile
-        declared = {name for i in dockerfile.global_args for name, _ in i.pairs}
+        declared = {name for i in dockerfile.global_args for name, _ in i.pairs} | self._inherited_args
         declared |= {n for s in dockerfile.stages for i in s.instructions if isinstance(i, ins.Arg) for n, _ in i.pairs}
         unused = [n for n in self._workshop.request.build_args if n not in declared and n not in PREDEFINED_ARGS]
         if unused:

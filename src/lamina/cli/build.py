@@ -40,7 +40,7 @@ def build(client: Client, argv: list[str]) -> int:
         response = _send(client, options)
     if options.check:
         answer = response.json()
-        print(answer["text"], end="")
+        print(answer["text"])
         return 1 if answer["warnings"] else 0
     code = _show(response, view)
     if code == 0:

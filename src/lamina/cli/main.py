@@ -53,8 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except HelpWanted as text:
-        print(text)
-        return 0
+        return _say(str(text))
     except CommandFailed as error:
         return _fail(str(error), error.code)
     except LaminaError as error:
@@ -70,6 +69,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         from lamina.cli.output import described
 
         return _fail(described(error), 1)
+
+
+def _say(text: str) -> int:
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return _READER_GONE
+    return 0
 
 
 def _fail(message: str, code: int) -> int:

@@ -6,10 +6,12 @@ import argparse
 import asyncio
 import logging
 import os
+import resource
 import signal
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from lamina.api import versions
@@ -44,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 async def _serve(arguments: argparse.Namespace) -> int:
+    _raise_open_files()
     loop = asyncio.get_running_loop()
     loop.set_default_executor(ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="blocking"))
     stop = asyncio.Event()
@@ -66,9 +69,17 @@ async def _serve(arguments: argparse.Namespace) -> int:
         await stop.wait()
         _log.info("shutting down")
     finally:
-        await server.close(_SHUTDOWN_TIMEOUT_S)
+        # builds are cut short, and their clients told so; other requests under way have a moment
+        await asyncio.gather(engine.builder.close(), server.close(_SHUTDOWN_TIMEOUT_S))
         await engine.close()
     return 0
+
+
+def _raise_open_files() -> None:
+    """Every stack of layers in use is an open mount: as many files as this process may have."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _options(arguments: argparse.Namespace) -> EngineOptions:

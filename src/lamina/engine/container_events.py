@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from lamina.container.lifecycle import Emit
 from lamina.container.record import Record
@@ -11,8 +11,8 @@ from lamina.engine.events import Event, EventLog
 _DRIVERS = {"none": "null"}
 
 
-def container_emitter(events: EventLog) -> Emit:
-    """What ``Lifecycle`` tells the world with."""
+def container_emitter(events: EventLog, gone: Callable[[Record], None]) -> Emit:
+    """What ``Lifecycle`` tells the world with; *gone* hears of every container that is no more."""
 
     def emit(action: str, record: Record, attributes: Mapping[str, str]) -> None:
         described = {"image": record.image_name, "name": record.name, **(record.config.labels or {}), **attributes}
@@ -21,6 +21,8 @@ def container_emitter(events: EventLog) -> Emit:
         after = [*_of_network("disconnect", record), *_of_volumes("unmount", record)] if action == "die" else []
         for event in (*before, own, *after):
             events.publish(event)
+        if action == "destroy":
+            gone(record)
 
     return emit
 

@@ -44,6 +44,14 @@ from lamina.volume import store as volume_store
 _MONITORS = "conmon"
 
 
+class RootUnusable(Unavailable):
+    """The state root or the run root cannot be made or written."""
+
+    def __init__(self, kind: str, root: Path, error: OSError) -> None:
+        super().__init__(f"{kind} root {root} cannot be used: {error.strerror}")
+        self.root = root
+
+
 class RootLocked(Unavailable):
     """Another process owns the state root or the run root."""
 
@@ -155,12 +163,6 @@ async def open_engine(options: EngineOptions) -> Engine:
         init_path=tools.init.path if tools.init else None,
         cgroup_parent=options.cgroup_parent,
     )
-    lifecycle = Lifecycle(containers, processes, snapshots, volumes, container_emitter(events))
-    await lifecycle.adopt()
-    await processes.sweep(ids)
-    processes.open(ids)
-    intake = LayerIntake(content, trees, options.layer_limits)
-    creation = Creation(containers, images, snapshots, volumes, hierarchies, tools.runtime.name)
     removal = ImageRemoval(
         images,
         content,
@@ -169,6 +171,13 @@ async def open_engine(options: EngineOptions) -> Engine:
         lambda image_id: _users(containers, image_id),
         lambda: _stacks(containers),
     )
+    emit = container_emitter(events, lambda record: removal.container_gone(ImageID(Digest(record.image_id))))
+    lifecycle = Lifecycle(containers, processes, snapshots, volumes, emit)
+    await lifecycle.adopt()
+    await processes.sweep(ids)
+    processes.open(ids)
+    intake = LayerIntake(content, trees, options.layer_limits)
+    creation = Creation(containers, images, snapshots, volumes, hierarchies, tools.runtime.name)
     cache_mounts = CacheMounts(root / "build" / "mounts")
     room = MountRoom(cache_mounts, snapshots)
     runner = StepRunner(run_root / "build", snapshots, networks, runtime, room, options.cgroup_parent)
@@ -202,15 +211,18 @@ async def open_engine(options: EngineOptions) -> Engine:
 
 
 def _take(root: Path, run_root: Path) -> tuple[int, ...]:
-    """Make both roots and lock them. Raises RootLocked.
+    """Make both roots and lock them. Raises RootLocked, RootUnusable.
 
     Programs in containers' roots may be setuid, and containers' files secret: nobody else may reach either. Below the run root
     lies the socket, so that is open, and what it holds is not.
     """
     fds: list[int] = []
     for kind, path, mode in (("state", root, 0o700), ("run", run_root, 0o711)):
-        path.mkdir(mode=mode, parents=True, exist_ok=True)
-        fd = lock_exclusively(path / "lock")
+        try:
+            path.mkdir(mode=mode, parents=True, exist_ok=True)
+            fd = lock_exclusively(path / "lock")
+        except OSError as error:
+            raise RootUnusable(kind, path, error) from error
         if fd is None:
             for other in fds:
                 os.close(other)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -78,6 +79,7 @@ class ImageRemoval:
         self._lowers = lowers
         self._users_of = users_of
         self._stacks_in_use = stacks_in_use
+        self._collecting: set[asyncio.Task[int]] = set()
 
     async def remove(self, name: str, *, force: bool = False, prune_parents: bool = True) -> Removed:
         """Remove what *name* means, by docker's rules.
@@ -125,11 +127,18 @@ class ImageRemoval:
         needed = self._images.blobs_in_use().union(*self._stacks_in_use())
         freed = 0
         for digest in list(among) if self._images.damaged else list(self._content.digests()):
-            size = self._content.delete(digest) if digest not in needed else 0
-            freed += size
-            if size:
-                self._trees.remove(DiffID(digest))
+            if digest not in needed:
+                freed += self._content.delete(digest)
+                if not self._content.exists(digest):
+                    self._trees.remove(DiffID(digest))
         return freed
+
+    def container_gone(self, image_id: ImageID) -> None:
+        """A container is no more: if its image went before it, its layers go now, in the background."""
+        if image_id not in self._images:
+            task = asyncio.ensure_future(self.collect_garbage())
+            self._collecting.add(task)
+            task.add_done_callback(self._collecting.discard)
 
     def _refuse_last_name(self, name: Reference, image_id: ImageID, *, force: bool) -> None:
         users = list(self._users_of(image_id))
