@@ -15,6 +15,7 @@ from bench.rows import ROWS, Row
 
 _ROOT = Path(__file__).parent.parent
 _WARM_UPS = 1
+_FEW = 3
 _INSIDE = "LAMINA_BENCH_INSIDE"
 
 
@@ -55,12 +56,13 @@ def _chosen(variable: str, everything: list[str]) -> list[str]:
 
 def _measure(row: Row, started: list[engines.Engine], corpus: Corpus, directory: Path) -> report.Figures:
     figures = report.Figures(row)
-    for number in range(row.runs + _WARM_UPS):
+    warm_ups = _WARM_UPS if row.runs > _FEW else 0  # long work needs no warming up
+    for number in range(row.runs + warm_ups):
         for engine in started:
             value = row.measure(engine, corpus)
-            if value is not None and number >= _WARM_UPS:
+            if value is not None and number >= warm_ups:
                 figures.runs.setdefault(engine.name, []).append(value)
-        if row.floor is not None and number >= _WARM_UPS:
+        if row.floor is not None and number >= warm_ups:
             figures.runs.setdefault("floor", []).append(row.floor(corpus, directory))
     medians = ((name, figures.median(name)) for name in figures.runs)
     print(

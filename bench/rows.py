@@ -17,7 +17,7 @@ from bench.engines import Engine
 from bench.host import settle
 
 Unit = Literal["s", "bytes"]
-_SHORT, _LONG = 9, 3
+_SHORT, _LONG = 7, 3
 
 
 @dataclass(frozen=True)
@@ -128,10 +128,10 @@ ROWS = (
         _LONG,
         _import,
         _copy_and_hash,
-        "`tee copy | sha256sum`, synced",
+        "`tee` to a copy and to `sha256sum`, synced",
     ),
     Row("build", "`build --no-cache`, 18 instructions, 5,000 files and 200 MB", 3.0, _LONG, _build_cold),
     Row("build-cached", "the same, everything cached", 1.5, _LONG, _build_cached),
     Row("build-own", "the same by the engine's own command", 0.2, _SHORT, _build_cached_own),
-    Row("import-run", "the same and the first `run` of it", 3.0, _LONG, _import_and_run),
+    Row("import-run", "`import` and the first `run` of it", 3.0, _LONG, _import_and_run),
 )
