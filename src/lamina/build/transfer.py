@@ -12,6 +12,7 @@ import os
 import posixpath
 import re
 import ssl
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from email.utils import collapse_rfc2231_value, parsedate_to_datetime
@@ -28,6 +29,7 @@ from lamina.oci.digest import Digest
 _READ_BYTES = 1 << 20
 _MAXIMUM_REDIRECTS = 10
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_RACY_NS = 2_000_000_000
 _NOT_MODIFIED = 304
 _UNNAMED = "__unnamed__"
 _UNSAFE_NAME = "download"
@@ -129,6 +131,9 @@ def transfer(request: Transfer, fd: int) -> Transferred | None:
         mtime_ns = _unix_ns(last_modified)
         os.utime(fd, ns=(mtime_ns, mtime_ns))
         os.fsync(fd)
+        if time.time_ns() - mtime_ns < _RACY_NS:
+            # the time has whole seconds: a file that changed this moment may change again without it (RFC 9110, 8.8.2.2)
+            last_modified = ""
         return Transferred(_file_name(request.url, response), digest, size, mtime_ns, etag, last_modified)
 
 
