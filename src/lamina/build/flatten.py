@@ -13,7 +13,7 @@ from lamina.build.source import TarContents
 from lamina.image.intake import LayerIntake
 from lamina.layer.ingest import IngestedLayer
 from lamina.layer.merge import apply_layer, copy_of_directories, difference, merge
-from lamina.layer.tarwriter import Read, TarWriter
+from lamina.layer.tarwriter import Read, TarWriter, write_layer
 from lamina.layer.tree import FileTree, load
 from lamina.linux.worker import run_in_worker
 from lamina.oci.digest import DiffID
@@ -62,19 +62,7 @@ def flatten(
     below = copy_of_directories(merged)
     for number, path in enumerate(trees[base:], base):
         apply_layer(merged, load(path), number)
-    writer = TarWriter(tar_path)
-    try:
-        _write(writer, difference(below, merged), contents)
-        if writer.is_empty:
-            writer.discard()
-            tar_path.unlink()
-            return None
-        return writer.finish(tree_path)
-    except BaseException:
-        writer.discard()
-        tar_path.unlink(missing_ok=True)
-        tree_path.unlink(missing_ok=True)
-        raise
+    return write_layer(tar_path, tree_path, lambda writer: _write(writer, difference(below, merged), contents))
 
 
 def _write(writer: TarWriter, tree: FileTree, contents: TarContents) -> None:

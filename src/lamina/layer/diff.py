@@ -15,7 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from lamina.layer.ingest import IngestedLayer
-from lamina.layer.tarwriter import TarWriter, reader_of
+from lamina.layer.tarwriter import TarWriter, reader_of, write_layer
 from lamina.layer.tree import Node
 
 _OVERLAY_XATTR = "trusted.overlay."
@@ -40,19 +40,9 @@ def write_diff(
     ``/etc/hosts``; *untouched* are directories that hold such paths, with the attributes that they had before the run: one that still
     has them and holds nothing else is none of the layer's. Blocking. Raises OSError, or SourceChanged if a file shrinks meanwhile.
     """
-    writer = TarWriter(tar_path, clamp_ns=clamp_ns)
-    try:
-        _Walk(writer, upper, exclude, untouched).add_all()
-        if writer.is_empty:
-            writer.discard()
-            tar_path.unlink()
-            return None
-        return writer.finish(tree_path)
-    except BaseException:
-        writer.discard()
-        tar_path.unlink(missing_ok=True)
-        tree_path.unlink(missing_ok=True)
-        raise
+    return write_layer(
+        tar_path, tree_path, lambda writer: _Walk(writer, upper, exclude, untouched).add_all(), clamp_ns=clamp_ns
+    )
 
 
 def attributes_of(status: os.stat_result) -> Attributes:

@@ -199,3 +199,22 @@ def _ustar(
 
 def _join(directory: bytes, name: bytes) -> bytes:
     return directory + b"/" + name if directory else name
+
+
+def write_layer(
+    tar_path: Path, tree_path: Path, add_all: Callable[[TarWriter], None], *, clamp_ns: int | None = None
+) -> IngestedLayer | None:
+    """Write the layer of what *add_all* adds; None if that is nothing. No file is left then, nor if it raises. Blocking."""
+    writer = TarWriter(tar_path, clamp_ns=clamp_ns)
+    try:
+        add_all(writer)
+        if writer.is_empty:
+            writer.discard()
+            tar_path.unlink()
+            return None
+        return writer.finish(tree_path)
+    except BaseException:
+        writer.discard()
+        tar_path.unlink(missing_ok=True)
+        tree_path.unlink(missing_ok=True)
+        raise
