@@ -14,6 +14,7 @@ from typing import Any
 
 from lamina.build import progress
 from lamina.build.archives import open_archive
+from lamina.build.arguments import global_args, proxies
 from lamina.build.cache import BuildCache, step_key
 from lamina.build.cache_mounts import CacheMounts
 from lamina.build.checking import check
@@ -27,9 +28,9 @@ from lamina.build.named import NamedContexts, check_identity
 from lamina.build.remote import GitRepository, InvalidRemote, LocalPath, parse_source
 from lamina.build.request import BuildRequest, LocalContext
 from lamina.build.running import StepRunner
-from lamina.build.solver import Solver, global_args
+from lamina.build.solver import Solver
 from lamina.build.source import FileSource
-from lamina.build.stage import PREDEFINED_ARGS, Workshop
+from lamina.build.workshop import Workshop
 from lamina.content.store import Lease
 from lamina.dockerfile import parse
 from lamina.dockerfile.lint import CheckOptions, LintViolation, LintWarning, render_summary
@@ -201,8 +202,7 @@ class Builder:
             self._began_ns.remove(began_ns)
 
     def _fetcher(self, request: BuildRequest, directory: Path) -> Fetcher:
-        proxies = {name: value for name, value in request.build_args.items() if name in PREDEFINED_ARGS}
-        return Fetcher(self._downloads, directory, proxies or None, request.secrets, request.ssh)
+        return Fetcher(self._downloads, directory, proxies(request.build_args) or None, request.secrets, request.ssh)
 
     def _workshop(self, request: BuildRequest, bench: _Bench, tell: progress.Tell) -> Workshop:
         fetcher = self._fetcher(request, bench.directory)

@@ -23,7 +23,7 @@ from lamina.build.finding import Found, find, joined, select
 from lamina.build.source import Contents, FileSource
 from lamina.dockerfile.ignore import IgnoreRules, has_wildcard
 from lamina.layer.ingest import IngestedLayer
-from lamina.layer.tarwriter import TarWriter
+from lamina.layer.tarwriter import TarWriter, write_layer
 from lamina.layer.tree import MergedTree, Node, SymlinkLoop, walk
 
 
@@ -286,30 +286,25 @@ def write_plan(
     items: Sequence[CopyItem], tar_path: Path, tree_path: Path, clamp_ns: int | None = None
 ) -> IngestedLayer | None:
     """Write a plan's layer; None if there is nothing to write. Blocking. Raises BuildFailed if a file is not what its digest says."""
-    if not items:
-        return None
-    writer = TarWriter(tar_path, clamp_ns=clamp_ns)
-    links: dict[int, bytes] = {}
-    try:
-        for item in items:
-            first = links.setdefault(item.identity, item.path) if item.identity is not None else item.path
-            if first != item.path:
-                writer.add_hard_link(item.path, item.node, first)
-            elif item.node.is_regular:
-                _write_file(writer, item)
-            else:
-                writer.add(item.path, item.node)
-        return writer.finish(tree_path)
-    except BaseException:
-        writer.discard()
-        tar_path.unlink(missing_ok=True)
-        tree_path.unlink(missing_ok=True)
-        raise
+    return write_layer(tar_path, tree_path, lambda writer: _write_items(writer, items), clamp_ns=clamp_ns)
 
 
 def bytes_to_read(items: Sequence[CopyItem], *, unknown_only: bool = False) -> int:
     """How many bytes of files a plan has, all of them or those without a known digest."""
     return sum(i.node.size for i in items if i.node.is_regular and not (unknown_only and i.digest is not None))
+
+
+def _write_items(writer: TarWriter, items: Sequence[CopyItem]) -> None:
+    """Write the items in order; a file's further names as hard links."""
+    links: dict[int, bytes] = {}
+    for item in items:
+        first = links.setdefault(item.identity, item.path) if item.identity is not None else item.path
+        if first != item.path:
+            writer.add_hard_link(item.path, item.node, first)
+        elif item.node.is_regular:
+            _write_file(writer, item)
+        else:
+            writer.add(item.path, item.node)
 
 
 def _write_file(writer: TarWriter, item: CopyItem) -> None:

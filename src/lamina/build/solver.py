@@ -10,15 +10,15 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 from lamina.build import progress
+from lamina.build.arguments import PREDEFINED_ARGS
 from lamina.build.errors import BuildFailed
 from lamina.build.graph import StageGraph, named_sources
 from lamina.build.source import FileSource
-from lamina.build.stage import PREDEFINED_ARGS, StageBuilder, Workshop, new_state
-from lamina.dockerfile import Dockerfile, DockerfileError, Stage
+from lamina.build.stage import StageBuilder
+from lamina.build.workshop import Workshop
+from lamina.dockerfile import DockerfileError, Stage
 from lamina.dockerfile import instructions as ins
-from lamina.dockerfile.lint import platform_args
 from lamina.dockerfile.parser import parse_line
-from lamina.dockerfile.words import expand_word
 from lamina.image.store import Image
 from lamina.oci.digest import ImageID
 from lamina.oci.platform import Platform
@@ -90,7 +90,7 @@ class Solver:
         request = self._workshop.request
         builder = StageBuilder(
             self._workshop,
-            new_state(image),
+            image,
             escape=self._graph.dockerfile.escape,
             global_args=self._arguments,
             use_cache=request.use_cache and not {stage.name, str(stage.index)} & request.no_cache_filter,
@@ -179,7 +179,7 @@ class Solver:
             raise DockerfileError(f"invalid from flag value {name}: index out of bounds")
         image = self._workshop.images.find(name)
         self._workshop.keep(image)
-        builder = StageBuilder(self._workshop, new_state(image), escape="\\", global_args={})
+        builder = StageBuilder(self._workshop, image, escape="\\", global_args={})
         return await builder.file_source(f"image {name}")
 
     async def _finished(self, stage: Stage) -> StageBuilder:
@@ -200,19 +200,6 @@ class Solver:
             await self._workshop.tell(
                 progress.Warned(f"[Warning] One or more build-args [{' '.join(unused)}] were not consumed\n")
             )
-
-
-def global_args(dockerfile: Dockerfile, build_args: Mapping[str, str]) -> dict[str, str]:
-    """The ARGs before the first FROM, and the platform's, which every Dockerfile has."""
-    host = Platform.of_host()
-    values = platform_args(host, host)
-    for instruction in dockerfile.global_args:
-        for name, default in instruction.pairs:
-            given = build_args.get(name)
-            if given is not None or default is not None:
-                text = expand_word(default or "", values, dockerfile.escape)
-                values[name] = given if given is not None else text
-    return values
 
 
 def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -1,0 +1,32 @@
+"""Build arguments: those that every Dockerfile has, and those before the first FROM."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from lamina.dockerfile import Dockerfile
+from lamina.dockerfile.lint import platform_args
+from lamina.dockerfile.words import expand_word
+from lamina.oci.platform import Platform
+
+PREDEFINED_ARGS = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "ftp_proxy",
+                   "no_proxy", "all_proxy")  # fmt: skip
+"""What a command sees without an ARG, and what is part of no cache key and no history."""
+
+
+def global_args(dockerfile: Dockerfile, build_args: Mapping[str, str]) -> dict[str, str]:
+    """The ARGs before the first FROM, and the platform's, which every Dockerfile has."""
+    host = Platform.of_host()
+    values = platform_args(host, host)
+    for instruction in dockerfile.global_args:
+        for name, default in instruction.pairs:
+            given = build_args.get(name)
+            if given is not None or default is not None:
+                text = expand_word(default or "", values, dockerfile.escape)
+                values[name] = given if given is not None else text
+    return values
+
+
+def proxies(build_args: Mapping[str, str]) -> dict[str, str]:
+    """The proxy settings among the arguments."""
+    return {name: value for name, value in build_args.items() if name in PREDEFINED_ARGS}

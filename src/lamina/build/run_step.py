@@ -1,0 +1,165 @@
+"""RUN as a step: from what is written in the Dockerfile to a command with its surroundings, and to what its outcome depends on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lamina.build import config, progress
+from lamina.build.arguments import proxies
+from lamina.build.cache import step_key
+from lamina.build.copying import CopyPlan, Ownership, plan_digest
+from lamina.build.errors import CommandFailed, UnsupportedInstruction
+from lamina.build.explain import StepInputs, each, whole
+from lamina.build.finding import find
+from lamina.build.mounting import PlacedMount
+from lamina.build.mounts import RunMount
+from lamina.build.running import RunRequest
+from lamina.build.source import FileSource
+from lamina.build.stage_state import StageState
+from lamina.build.steps import Steps
+from lamina.build.workshop import Workshop
+from lamina.dockerfile import instructions as ins
+from lamina.dockerfile.errors import DockerfileError
+from lamina.image.mutate import append
+from lamina.layer.ingest import IngestedLayer
+from lamina.layer.tree import MergedTree
+from lamina.oci.config import History
+from lamina.oci.digest import DiffID, chain_id
+
+
+@dataclass(frozen=True)
+class RunStep:
+    """Carries out the RUN instructions of one stage."""
+
+    workshop: Workshop
+    state: StageState
+    steps: Steps
+
+    async def carry_out(
+        self, instruction: ins.Run, step: progress.Step, context: FileSource, source_of: Mapping[str, FileSource]
+    ) -> bool:
+        """Run a command or find what it once made; returns whether it was found. Raises CommandFailed, DockerfileError, BuildFailed."""
+        if instruction.security != "sandbox":
+            raise UnsupportedInstruction("RUN --security=insecure")
+        mounts = [await self._place_mount(text, context, source_of) for text in instruction.mounts]
+        names = [await asyncio.to_thread(_mount_name, mount) for mount in mounts]
+        request = self._request(instruction, mounts)
+        build_env = [f"{name}={value}" for name, value in sorted(self.state.args.items())]
+        prefix = f"|{len(build_env)} {' '.join(build_env)} " if build_env else ""
+        created_by = f"RUN {prefix}{' '.join(request.args)}"
+
+        async def produce(tar: Path, tree: Path) -> IngestedLayer | None:
+            diff_ids, tell, clamp_ns = self.state.config.diff_ids, self.workshop.tell, self.workshop.clamp_ns
+            outcome = await self.workshop.runner.run(
+                request, diff_ids, tar, tree, step=step, tell=tell, clamp_ns=clamp_ns
+            )
+            if outcome.exit_code != 0:
+                if request.keep_failed:
+                    await self._keep_failed(outcome.layer, tar, tree, created_by)
+                raise CommandFailed(" ".join(request.args), outcome.exit_code)
+            return outcome.layer
+
+        return await self.steps.take(self._inputs(request, build_env, names), created_by, produce)
+
+    def _request(self, instruction: ins.Run, mounts: list[PlacedMount]) -> RunRequest:
+        run, build = self.state.run, self.workshop.request
+        args, files = _command(run, instruction)
+        build_args = [f"{name}={value}" for name, value in sorted(self.state.args.items())]
+        return RunRequest(
+            args=args,
+            env=[*(f"{n}={v}" for n, v in proxies(build.build_args).items()), *build_args, *(run.get("Env") or [])],
+            cwd=run.get("WorkingDir") or "/",
+            user=run.get("User") or "",
+            network=build.network if instruction.network == "default" else instruction.network,
+            extra_hosts=build.extra_hosts,
+            shm_size=build.shm_size,
+            files=files,
+            base_layers=self.state.base_layers,
+            mounts=mounts,
+            secret_values=build.secrets,
+            agents=build.ssh,
+            keep_failed=build.keep_failed,
+        )
+
+    def _inputs(self, request: RunRequest, build_env: list[str], mount_names: list[tuple[str, ...]]) -> StepInputs:
+        """What the outcome depends on. Proxies, limits and secrets are none of it: they are the build's surroundings, not the image's."""
+        root, env = self.state.root_name, self.state.run.get("Env") or []
+        words = map(repr, (list(request.args), [*build_env, *env], list(request.files), mount_names))
+        key = step_key("run", root, request.network, request.cwd, request.user, *words, self.workshop.epoch)
+        surroundings = [
+            ("network", request.network),
+            ("directory", request.cwd),
+            ("user", request.user),
+            ("epoch", self.workshop.epoch),
+        ]
+        mounts = [
+            (mount.target or mount.mount.id, repr(n)) for mount, n in zip(request.mounts, mount_names, strict=True)
+        ]
+        parts = {
+            "files below": whole(root),
+            "instruction": whole(repr((request.args, request.files))),
+            "arguments": each(text.partition("=")[::2] for text in build_env),
+            "environment": each(text.partition("=")[::2] for text in env),
+            "mounts": each(mounts),
+            "surroundings": each(surroundings),
+        }
+        return StepInputs(key, parts)
+
+    async def _keep_failed(self, layer: IngestedLayer | None, tar: Path, tree: Path, created_by: str) -> None:
+        """Make an image of what a command left that failed, and tell how to look into it."""
+        state, workshop = self.state, self.workshop
+        if layer is not None:
+            workshop.intake.adopt(layer, workshop.lease, tar, tree)
+        diff_id = DiffID(layer.diff_id) if layer is not None else None
+        entry = History(created=workshop.now(), created_by=created_by, comment="failed", empty_layer=diff_id is None)
+        # without what would stand in a shell's way
+        run = {name: value for name, value in state.run.items() if name not in ("Entrypoint", "Healthcheck")}
+        image = await self.steps.recorded(append(state.config, entry, layer=diff_id, run=run))
+        name = image.image_id.hex[:12]
+        text = f"The failed step's state is kept as image {name}; to look into it: lamina run --rm -it {name} sh\n"
+        await workshop.tell(progress.Warned(text))
+
+    async def _place_mount(self, text: str, context: FileSource, source_of: Mapping[str, FileSource]) -> PlacedMount:
+        """A mount with its target from the root, and the files that it shows."""
+        mount = RunMount.parse(text)
+        target = config.working_directory(self.state.run, mount.target) if mount.target else ""
+        if mount.kind not in ("bind", "cache") or (mount.kind == "cache" and not mount.from_):
+            return PlacedMount(mount, target)
+        source = source_of[mount.from_] if mount.from_ else context
+        if source.diff_ids is not None:
+            return PlacedMount(mount, target, diff_ids=source.diff_ids)
+        plan = CopyPlan(MergedTree(), Ownership())
+        found = await asyncio.to_thread(find, source, mount.source or "/", "RUN --mount")
+        is_file = bool(found) and not found[0].node.is_directory
+        await asyncio.to_thread(plan.add_from, source, found, "/", into_directory=is_file, keep_owner=False)
+        return PlacedMount(mount, target, items=plan.items, is_file=is_file)
+
+
+def _mount_name(placed: PlacedMount) -> tuple[str, ...]:
+    """What of a mount a step's outcome depends on; what a cache, a secret or an agent holds is none of it. Blocking."""
+    mount = placed.mount
+    files = str(chain_id(placed.diff_ids)) if placed.diff_ids is not None else ""
+    files = plan_digest(placed.items) if placed.items is not None else files
+    return (mount.kind, placed.target, mount.id, mount.env, mount.source if placed.diff_ids is not None else "", files)
+
+
+def _command(run: Mapping[str, Any], instruction: ins.Run) -> tuple[list[str], list[tuple[str, str]]]:
+    """A RUN's words, and the files that its here-documents need. Raises DockerfileError if there are none."""
+    if not instruction.words:
+        raise DockerfileError("No command specified")
+    if not instruction.heredocs or not instruction.is_shell:
+        return config.command_words(run, instruction), []
+    first = instruction.heredocs[0]
+    text = instruction.words[0].strip()
+    shell = list(run.get("Shell") or config.DEFAULT_SHELL)
+    if text.startswith("<<") and len(text.split()) == 1:
+        if first.text.startswith("#!"):
+            path = f"/dev/pipes/{first.name}"
+            return [path], [(path, first.text)]
+        return [*shell, first.text], []
+    bodies = "".join(f"\n{h.text}{h.name}" for h in instruction.heredocs)
+    return [*shell, text + bodies + "\n"], []
