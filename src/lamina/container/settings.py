@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from lamina.container.config import HostConfig, ThrottleDevice, WeightDevice
 from lamina.container.record import Record
-from lamina.errors import InvalidArgument
+from lamina.runtime.security import SecurityOptions
 from lamina.runtime.settings import ContainerSettings, Device, Mount, Namespaces, Resources, Throttle, Ulimit
 
-_TRUE = ("1", "t", "T", "true", "True", "TRUE")
-_FALSE = ("0", "f", "F", "false", "False", "FALSE")
 LARGEST_LIMIT = (1 << 63) - 1
 
 DonorOf = Callable[[str], Record]
@@ -35,7 +31,7 @@ def container_settings(
     Raises InvalidArgument's kinds.
     """
     config, host = record.config, record.host_config
-    security = parse_security_options(host.security_opt or [])
+    security = SecurityOptions.parse(host.security_opt or [])
     return ContainerSettings(
         rootfs=rootfs,
         args=[record.path, *record.args],
@@ -52,11 +48,9 @@ def container_settings(
         cap_add=host.cap_add or [],
         cap_drop=host.cap_drop or [],
         privileged=host.privileged,
-        seccomp=security["seccomp"],
-        no_new_privileges=security["no_new_privileges"],
-        apparmor_profile=security["apparmor"],
-        masked_paths=[] if security["systempaths"] == "unconfined" else host.masked_paths,
-        readonly_paths=[] if security["systempaths"] == "unconfined" else host.readonly_paths,
+        security=security,
+        masked_paths=host.masked_paths,
+        readonly_paths=host.readonly_paths,
         devices=[_device(d.path_on_host, d.path_in_container, d.cgroup_permissions) for d in host.devices or []],
         device_cgroup_rules=host.device_cgroup_rules or [],
         resources=resources(host),
@@ -71,34 +65,6 @@ def container_settings(
         if host.init and not host.pid_mode
         else None,  # the first process of the namespace is another
     )
-
-
-def parse_security_options(options: Sequence[str]) -> dict[str, Any]:
-    """``seccomp=…``, ``no-new-privileges``, ``apparmor=…``, ``systempaths=unconfined``. Raises InvalidArgument."""
-    result: dict[str, Any] = {"seccomp": "default", "no_new_privileges": False, "apparmor": None, "systempaths": ""}
-    for option in options:
-        key, separator, value = option.partition("=" if "=" in option else ":")
-        if key == "no-new-privileges":
-            result["no_new_privileges"] = _boolean(value, option)
-        elif key == "seccomp" and separator:
-            result["seccomp"] = _seccomp(value)
-        elif key == "apparmor" and separator:
-            result["apparmor"] = None if value == "unconfined" else value
-        elif key == "systempaths" and value == "unconfined":
-            result["systempaths"] = value
-        elif key == "label" and separator:
-            continue  # of SELinux, which labels nothing here, as dockerd without it
-        elif separator:
-            raise InvalidArgument(f'invalid --security-opt 2: "{option}"')
-        else:
-            raise InvalidArgument(f'invalid --security-opt 1: "{option}"')
-    return result
-
-
-def _boolean(value: str, option: str) -> bool:
-    if value not in ("", *_TRUE, *_FALSE):
-        raise InvalidArgument(f'invalid --security-opt: "{option}"')
-    return value not in _FALSE
 
 
 def resources(host: HostConfig) -> Resources:
@@ -155,18 +121,6 @@ def _namespaces(host: HostConfig, network: str, donor_of: DonorOf) -> Namespaces
         uts=mode(host.uts_mode, "uts"),
         cgroup=mode(host.cgroupns_mode, "cgroup"),
     )
-
-
-def _seccomp(value: str) -> Any:
-    if value in ("unconfined", "builtin", "default"):
-        return "unconfined" if value == "unconfined" else "default"
-    try:
-        profile = json.loads(value)
-    except (ValueError, RecursionError) as error:
-        raise InvalidArgument(f"Decoding seccomp profile failed: {error}") from None
-    if not isinstance(profile, dict):
-        raise InvalidArgument("Decoding seccomp profile failed: not an object")
-    return profile
 
 
 def _device(host_path: str, path: str, access: str) -> Device:

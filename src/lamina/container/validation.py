@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from lamina.container.config import ContainerConfig, EndpointRequest, HostConfig, NetworkingConfig
 from lamina.container.errors import ContainerNotFound, UnsupportedOption
-from lamina.container.settings import donor_in, parse_security_options
+from lamina.container.settings import donor_in, resources
 from lamina.container.store import ContainerStore
 from lamina.errors import InvalidArgument
 from lamina.linux.signals import signal_number
@@ -20,14 +19,14 @@ from lamina.network.names import check_extra_host
 from lamina.network.service import check_addresses
 from lamina.oci.config import Healthcheck
 from lamina.runtime.capabilities import effective_set
+from lamina.runtime.limits import check_resources, check_ulimits
+from lamina.runtime.security import SecurityOptions
+from lamina.runtime.settings import Ulimit
 
-_MINIMUM_MEMORY = 6 << 20
 _LONGEST_STRING = 128 << 10
 """The kernel's limit for one argument or variable with its end (MAX_ARG_STRLEN, execve(2))."""
 _RESTART_POLICIES = ("", "no", "always", "unless-stopped", "on-failure")
 _MILLISECOND_NS = 1_000_000
-_CPUS = Path("/sys/devices/system/cpu/online")
-_NODES = Path("/sys/devices/system/node/online")
 
 
 def check_config(config: ContainerConfig, host: HostConfig) -> None:
@@ -72,19 +71,14 @@ def check_strings(argv: Iterable[str], env: Iterable[str]) -> None:
 
 def check_host(config: ContainerConfig, host: HostConfig, *, runtimes: Collection[str]) -> None:
     """Refuse wrong limits and modes, and what is not supported. *config* and *host* are complete. Raises as the module says."""
-    parse_security_options(host.security_opt or [])
+    SecurityOptions.parse(host.security_opt or [])
     effective_set(host.cap_add or [], host.cap_drop or [], privileged=host.privileged)
     if host.runtime not in runtimes:
         raise InvalidArgument(f"unknown or invalid runtime name: {host.runtime}")
     _check_modes(host)
-    _check_memory(host)
-    _check_cpus(host)
+    _check_limits(host)
     _check_restart(host)
-    for ulimit in host.ulimits or []:
-        if ulimit.soft > ulimit.hard >= 0:
-            raise InvalidArgument(
-                f"ulimit soft limit must be less than or equal to hard limit: {ulimit.soft} > {ulimit.hard}"
-            )
+    check_ulimits(Ulimit(u.name, u.soft, u.hard) for u in host.ulimits or [])
     for text in host.extra_hosts or []:
         check_extra_host(text)
     if not -1000 <= host.oom_score_adj <= 1000:
@@ -142,27 +136,8 @@ def _check_modes(host: HostConfig) -> None:
             raise InvalidArgument(f"invalid {kind} mode: {mode}")
 
 
-def _check_memory(host: HostConfig) -> None:
-    swappiness = host.memory_swappiness
-    if host.memory and host.memory < _MINIMUM_MEMORY:
-        raise InvalidArgument("Minimum memory limit allowed is 6MB")
-    if host.memory and 0 < host.memory_swap < host.memory:
-        raise InvalidArgument("Minimum memoryswap limit should be larger than memory limit, see usage")
-    if host.memory_swap > 0 and not host.memory:
-        raise InvalidArgument("You should always set the Memory limit when using Memoryswap limit, see usage")
-    if host.memory_reservation and host.memory_reservation < _MINIMUM_MEMORY:
-        raise InvalidArgument("Minimum memory reservation allowed is 6MB")
-    if 0 < host.memory < host.memory_reservation:
-        raise InvalidArgument("Minimum memory limit can not be less than memory reservation limit, see usage")
-    if swappiness is not None and swappiness != -1 and not 0 <= swappiness <= 100:
-        raise InvalidArgument(f"Invalid value: {swappiness}, valid memory swappiness range is 0-100")
-    if host.kernel_memory:
-        raise InvalidArgument("limits of kernel memory are not supported: the kernel has given them up")
-    if host.shm_size < 0:
-        raise InvalidArgument("SHM size can not be less than 0")
-
-
-def _check_cpus(host: HostConfig) -> None:
+def _check_limits(host: HostConfig) -> None:
+    """What docker has two options for, and then the limits themselves."""
     for name, value in (("Period", host.cpu_period), ("Quota", host.cpu_quota)):
         if host.nano_cpus and value:
             raise InvalidArgument(f"Conflicting options: Nano CPUs and CPU {name} cannot both be set")
@@ -170,41 +145,11 @@ def _check_cpus(host: HostConfig) -> None:
     if host.nano_cpus and not 0 < host.nano_cpus <= cpus * 1_000_000_000:
         there_are = f"there are only {cpus} CPUs available"
         raise InvalidArgument(f"Range of CPUs is from 0.01 to {cpus}.00, as {there_are}")
-    if host.cpu_period and not 1000 <= host.cpu_period <= 1_000_000:
-        raise InvalidArgument("CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)")
-    if 0 < host.cpu_quota < 1000:
-        raise InvalidArgument("CPU cfs quota can not be less than 1ms (i.e. 1000)")
-    for kind, unit, text, online in (
-        ("cpus", "CPUs", host.cpuset_cpus, _CPUS),
-        ("mems", "memory nodes", host.cpuset_mems, _NODES),
-    ):
-        _check_set(kind, unit, text, online)
-
-
-def _check_set(kind: str, unit: str, text: str, online: Path) -> None:
-    if not text:
-        return
-    wanted = _numbers(text)
-    if wanted is None:
-        raise InvalidArgument(f"Invalid value {text} for cpuset {kind}: invalid format: {text}")
-    try:
-        available = online.read_text().strip()
-    except OSError:
-        return
-    if not wanted <= (_numbers(available) or wanted):
-        raise InvalidArgument(f"Requested {unit} are not available - requested {text}, available: {available}")
-
-
-def _numbers(text: str) -> set[int] | None:
-    """``0-2,4`` as a set (cpuset(7), "List format"); None if it is malformed."""
-    found: set[int] = set()
-    for part in text.split(",") if text else []:
-        first, dash, last = part.strip().partition("-")
-        ends = (first, last if dash else first)
-        if not all(end.isascii() and end.isdigit() and len(end) < 5 for end in ends):
-            return None
-        found.update(range(int(ends[0]), int(ends[1]) + 1))
-    return found
+    check_resources(resources(host))
+    if host.kernel_memory:
+        raise InvalidArgument("limits of kernel memory are not supported: the kernel has given them up")
+    if host.shm_size < 0:
+        raise InvalidArgument("SHM size can not be less than 0")
 
 
 def _check_restart(host: HostConfig) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+
+from lamina.runtime.security import SecurityOptions
 
 Namespace = str
 """``private``, ``host``, or the path of a namespace to join."""
@@ -105,9 +106,7 @@ class ContainerSettings:
     cap_add: Sequence[str] = ()
     cap_drop: Sequence[str] = ()
     privileged: bool = False
-    seccomp: Literal["default", "unconfined"] | Mapping[str, Any] = "default"
-    no_new_privileges: bool = False
-    apparmor_profile: str | None = None
+    security: SecurityOptions = field(default_factory=SecurityOptions)
     masked_paths: Sequence[str] | None = None
     readonly_paths: Sequence[str] | None = None
     devices: Sequence[Device] = ()

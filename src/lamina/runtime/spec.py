@@ -86,14 +86,14 @@ def _process(
         "cwd": settings.cwd or "/",
         "capabilities": {"bounding": capabilities, "effective": active, "permitted": active},
         "rlimits": rlimits(settings.ulimits, warnings),
-        "noNewPrivileges": settings.no_new_privileges,
+        "noNewPrivileges": settings.security.no_new_privileges,
     }
     if settings.oom_score_adj:
         process["oomScoreAdj"] = settings.oom_score_adj
     if settings.console_size and any(settings.console_size):
         process["consoleSize"] = {"height": settings.console_size[0], "width": settings.console_size[1]}
-    if settings.apparmor_profile and _has_apparmor():
-        process["apparmorProfile"] = settings.apparmor_profile
+    if settings.security.apparmor and _has_apparmor():
+        process["apparmorProfile"] = settings.security.apparmor
     return process
 
 
@@ -167,19 +167,21 @@ def _linux(container_id: str, settings: ContainerSettings, capabilities: list[st
     rules += [_device_rule(text) for text in settings.device_cgroup_rules]
     masked = defaults.MASKED_PATHS if settings.masked_paths is None else settings.masked_paths
     readonly = defaults.READONLY_PATHS if settings.readonly_paths is None else settings.readonly_paths
+    shows_all = settings.privileged or settings.security.shows_system_paths
     linux: dict[str, Any] = {
         "cgroupsPath": f"{settings.cgroup_parent.rstrip('/')}/{container_id}",
         "namespaces": [{"type": "mount"}, *_namespaces(settings)],
         "devices": devices,
         "resources": _resources(settings.resources) | {"devices": rules},
         "sysctl": defaults.sysctls(own_network=own_network) | dict(settings.sysctls),
-        "maskedPaths": [] if settings.privileged else list(masked),
-        "readonlyPaths": [] if settings.privileged else list(readonly),
+        "maskedPaths": [] if shows_all else list(masked),
+        "readonlyPaths": [] if shows_all else list(readonly),
     }
-    if settings.seccomp == "default" and not settings.privileged:
+    profile = settings.security.seccomp
+    if profile == "default" and not settings.privileged:
         linux["seccomp"] = default_profile(capabilities)
-    elif not isinstance(settings.seccomp, str):
-        linux["seccomp"] = settings.seccomp
+    elif not isinstance(profile, str):
+        linux["seccomp"] = profile
     return linux
 
 
