@@ -239,3 +239,11 @@ def own_daemon(needs_root: None, tmp_path: Path, busybox_tar: Path) -> Iterator[
             served.start()
         served.discard()
     assert leftovers(served) == [], served.last_log[-4000:]
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Path:
+    """An empty directory to build from."""
+    directory = tmp_path / "context"
+    directory.mkdir()
+    return directory

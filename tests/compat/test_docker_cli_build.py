@@ -16,13 +16,6 @@ import pytest
 from conftest import Daemon
 
 
-@pytest.fixture
-def context(tmp_path: Path) -> Path:
-    directory = tmp_path / "context"
-    directory.mkdir()
-    return directory
-
-
 def build(daemon: Daemon, context: Path, dockerfile: str, *options: str | Path) -> str:
     (context / "Dockerfile").write_text(dockerfile)
     return daemon.docker_ok("build", "-t", "built", *options, context)

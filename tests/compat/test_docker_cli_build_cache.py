@@ -15,13 +15,6 @@ from conftest import LAMINA, Daemon
 STAGES = "FROM busybox AS tool\nRUN head -c 3000000 /dev/urandom > /big\nFROM busybox\nCOPY --from=tool /bin/sh /sh\n"
 
 
-@pytest.fixture
-def context(tmp_path: Path) -> Path:
-    directory = tmp_path / "context"
-    directory.mkdir()
-    return directory
-
-
 def kept(daemon: Daemon) -> list[dict[str, Any]]:
     out = daemon.docker_ok("system", "df", "--format", "{{json .BuildCache}}", "-v")
     items: list[dict[str, Any]] = json.loads(out)

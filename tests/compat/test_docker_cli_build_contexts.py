@@ -10,13 +10,6 @@ from conftest import Daemon
 
 
 @pytest.fixture
-def context(tmp_path: Path) -> Path:
-    directory = tmp_path / "context"
-    directory.mkdir()
-    return directory
-
-
-@pytest.fixture
 def other(tmp_path: Path) -> Path:
     directory = tmp_path / "other"
     directory.mkdir()

@@ -16,13 +16,6 @@ FILES = "FROM busybox AS made\nRUN mkdir /out && echo hello > /out/a && ln /out/
 ALONE = f"{FILES}FROM scratch\nCOPY --from=made /out /\n"
 
 
-@pytest.fixture
-def context(tmp_path: Path) -> Path:
-    directory = tmp_path / "context"
-    directory.mkdir()
-    return directory
-
-
 def build(daemon: Daemon, context: Path, dockerfile: str, *options: str | Path) -> str:
     (context / "Dockerfile").write_text(dockerfile)
     return daemon.lamina_ok("build", *options, context)

@@ -8,16 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import pytest
-
 from conftest import Daemon
-
-
-@pytest.fixture
-def context(tmp_path: Path) -> Path:
-    directory = tmp_path / "context"
-    directory.mkdir()
-    return directory
 
 
 def build(daemon: Daemon, context: Path, dockerfile: str, *options: str | Path) -> str:

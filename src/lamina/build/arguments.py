@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from lamina.build.request import BuildRequest
 from lamina.dockerfile import Dockerfile
 from lamina.dockerfile.lint import platform_args
 from lamina.dockerfile.words import expand_word
@@ -13,14 +14,22 @@ PREDEFINED_ARGS = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PR
                    "no_proxy", "all_proxy")  # fmt: skip
 """What a command sees without an ARG, and what is part of no cache key and no history."""
 
+NEVER_UNUSED = (*PREDEFINED_ARGS, "SOURCE_DATE_EPOCH", "BUILDKIT_INLINE_CACHE")
+"""What is meant for the builder, with or without an ARG."""
 
-def global_args(dockerfile: Dockerfile, build_args: Mapping[str, str]) -> dict[str, str]:
-    """The ARGs before the first FROM, and the platform's, which every Dockerfile has."""
+
+def predefined_args(request: BuildRequest) -> dict[str, str]:
+    """The arguments that every Dockerfile has: the platforms, and the stage that is built."""
     host = Platform.of_host()
-    values = platform_args(host, host)
+    return platform_args(host, request.platform or host, request.targets[-1] if request.targets else "")
+
+
+def global_args(dockerfile: Dockerfile, request: BuildRequest) -> dict[str, str]:
+    """The ARGs before the first FROM, and those that every Dockerfile has."""
+    values = predefined_args(request)
     for instruction in dockerfile.global_args:
         for name, default in instruction.pairs:
-            given = build_args.get(name)
+            given = request.build_args.get(name)
             if given is not None or default is not None:
                 text = expand_word(default or "", values, dockerfile.escape)
                 values[name] = given if given is not None else text

@@ -19,7 +19,7 @@ from lamina.build.cache import BuildCache, step_key
 from lamina.build.cache_mounts import CacheMounts
 from lamina.build.checking import check
 from lamina.build.context import read_dockerfile, read_local_dockerfile, receive_context
-from lamina.build.directory import ContextDigests, scan_directory
+from lamina.build.directory import ContextDigests, DirectoryContext, scan_directory
 from lamina.build.download import DownloadStore
 from lamina.build.fetching import Fetcher
 from lamina.build.graph import StageGraph
@@ -32,7 +32,7 @@ from lamina.build.solver import Solver
 from lamina.build.source import FileSource
 from lamina.build.workshop import Workshop
 from lamina.content.store import Lease
-from lamina.dockerfile import parse
+from lamina.dockerfile import IgnoreRules, parse
 from lamina.dockerfile.lint import CheckOptions, LintViolation, LintWarning, render_summary
 from lamina.image.intake import LayerIntake
 from lamina.image.removal import ImageRemoval
@@ -134,11 +134,13 @@ class Builder:
 
         Raises DockerfileError, TargetNotFound, DockerfileNotFound, InvalidLayer.
         """
-        with self._bench() as bench:
-            directory = bench.directory
-            context = await receive_context(body, directory, self._intake.limits, request.dockerfile)
-            text = read_dockerfile(context, request.dockerfile)
-            yield PreparedBuild(request, text, context, self._images, lambda tell: self._workshop(request, bench, tell))
+        with self._bench(request) as bench:
+            rules = _outside_rules(request)
+            context = await receive_context(body, bench.directory, self._intake.limits, rules, request.dockerfile)
+            text = request.dockerfile_text
+            if text is None:
+                text = read_dockerfile(context, request.dockerfile)
+            yield self._prepared(request, bench, text, context)
 
     @asynccontextmanager
     async def prepare_local(self, request: BuildRequest, local: LocalContext) -> AsyncIterator[PreparedBuild]:
@@ -146,19 +148,10 @@ class Builder:
 
         Raises ContextNotHere if the client means another directory, BuildFailed if it cannot be read.
         """
-        for directory in (local, *request.contexts.values()):
-            if isinstance(directory, LocalContext):
-                check_identity(directory)
-        with self._bench() as bench:
-            cache_path = self._contexts.path_for(local.directory)
-            context = await asyncio.to_thread(scan_directory, local.directory, request.dockerfile, cache_path)
-            text = local.dockerfile
-            if text is None:
-                text = read_local_dockerfile(local.directory, request.dockerfile)
-            origin = str(local.directory)
-            yield PreparedBuild(
-                request, text, context, self._images, lambda tell: self._workshop(request, bench, tell), origin
-            )
+        check_identity(local)
+        with self._bench(request) as bench:
+            context, text = await _read_directory(request, local.directory, self._contexts.path_for(local.directory))
+            yield self._prepared(request, bench, text, context, origin=str(local.directory))
             await asyncio.to_thread(context.save_digests)
 
     @asynccontextmanager
@@ -167,7 +160,7 @@ class Builder:
 
         Raises InvalidRemote, and what fetching raises.
         """
-        with self._bench() as bench:
+        with self._bench(request) as bench:
             fetcher = self._fetcher(request, bench.directory)
             source = parse_source(remote, context=True)
             if isinstance(source, LocalPath):
@@ -175,20 +168,33 @@ class Builder:
             context: FileSource
             if isinstance(source, GitRepository):
                 directory = await fetcher.checked_out(source)
-                digests = bench.directory / "digests"
-                context = await asyncio.to_thread(scan_directory, directory, request.dockerfile, digests)
-                text = read_local_dockerfile(directory, request.dockerfile)
+                context, text = await _read_directory(request, directory, bench.directory / "digests")
             else:
                 file = await fetcher.file(source)
                 archive = await open_archive(file, file.name, file.node, bench.directory, self._intake.limits)
                 context = archive or FileSource(FileTree(), file.contents)
-                text = read_dockerfile(archive, request.dockerfile) if archive else file.read(file.name, file.node)
-            yield PreparedBuild(
-                request, text, context, self._images, lambda tell: self._workshop(request, bench, tell), remote
-            )
+                if request.dockerfile_text is not None:
+                    text = request.dockerfile_text
+                elif archive:
+                    text = read_dockerfile(archive, request.dockerfile)
+                else:
+                    text = file.read(file.name, file.node)
+            yield self._prepared(request, bench, text, context, origin=remote)
+
+    def _prepared(
+        self, request: BuildRequest, bench: _Bench, text: bytes, context: FileSource, *, origin: str = ""
+    ) -> PreparedBuild:
+        def workshop(tell: progress.Tell) -> Workshop:
+            return self._workshop(request, bench, tell)
+
+        return PreparedBuild(request, text, context, self._images, workshop, origin)
 
     @contextmanager
-    def _bench(self) -> Iterator[_Bench]:
+    def _bench(self, request: BuildRequest) -> Iterator[_Bench]:
+        """Raises ContextNotHere for a named context of another machine."""
+        for context in request.contexts.values():
+            if isinstance(context, LocalContext):
+                check_identity(context)
         began_ns = time.time_ns()
         self._began_ns.append(began_ns)
         try:
@@ -222,6 +228,19 @@ class Builder:
         )
 
 
+async def _read_directory(request: BuildRequest, directory: Path, digests: Path) -> tuple[DirectoryContext, bytes]:
+    """A directory as the context, and the Dockerfile, which .dockerignore may leave out."""
+    rules = _outside_rules(request)
+    context = await asyncio.to_thread(scan_directory, directory, digests, rules=rules, dockerfile=request.dockerfile)
+    text = request.dockerfile_text
+    return context, read_local_dockerfile(directory, request.dockerfile) if text is None else text
+
+
+def _outside_rules(request: BuildRequest) -> IgnoreRules | None:
+    text = request.dockerignore_text
+    return None if text is None else IgnoreRules.parse(text.decode("utf-8", "replace"))
+
+
 @dataclass(frozen=True)
 class _Bench:
     """What one build has for its length: a directory, and what must not be removed meanwhile."""
@@ -249,7 +268,7 @@ class PreparedBuild:
         self._request = request
         self._context = context
         self._make_workshop = workshop
-        self._global_args = global_args(dockerfile, request.build_args)
+        self._global_args = global_args(dockerfile, request)
         self._graph = StageGraph(dockerfile, self._global_args, overridden=frozenset(request.contexts))
         self._targets = self._graph.targets(request.targets)
 

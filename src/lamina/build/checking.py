@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+from lamina.build.arguments import predefined_args
 from lamina.build.graph import StageGraph
 from lamina.build.request import BuildRequest
 from lamina.build.source import FileSource
-from lamina.dockerfile.lint import BaseImage, LintWarning, lint, platform_args
+from lamina.dockerfile.lint import BaseImage, LintWarning, lint
 from lamina.errors import LaminaError
 from lamina.image.store import ImageStore
-from lamina.oci.platform import Platform
 
 
 def check(graph: StageGraph, request: BuildRequest, context: FileSource, images: ImageStore) -> list[LintWarning]:
     """What lint has to say of the stages that the build needs. Blocking, for a long Dockerfile. Raises DockerfileError."""
-    host = Platform.of_host()
     needed = {stage.index for stage in graph.needed(graph.targets(request.targets))}
     bases = {}
     for stage in graph.stages:
@@ -27,7 +26,7 @@ def check(graph: StageGraph, request: BuildRequest, context: FileSource, images:
     return lint(
         graph.dockerfile,
         build_args=request.build_args,
-        predefined=platform_args(host, host, request.targets[-1] if request.targets else ""),
+        predefined=predefined_args(request),
         images=bases,
         ignore=context.ignore_rules,
         stages=needed if request.targets else None,

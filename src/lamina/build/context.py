@@ -34,9 +34,9 @@ class TarContext(FileSource):
 
 
 async def receive_context(
-    body: AsyncIterable[bytes], directory: Path, limits: Limits, dockerfile: str = "Dockerfile"
+    body: AsyncIterable[bytes], directory: Path, limits: Limits, rules: IgnoreRules | None, dockerfile: str
 ) -> TarContext:
-    """Store and index the context's tar below *directory*, applying its .dockerignore. Raises InvalidLayer."""
+    """Store and index the context's tar below *directory*, applying *rules*, else its .dockerignore. Raises InvalidLayer."""
     tar, tree_path = directory / "context.tar", directory / "context.tree"
 
     async def take(fd: int) -> dict[int, bytes]:
@@ -45,7 +45,7 @@ async def receive_context(
     digests = await feed(body, take)
     tree = load(tree_path)
     source = TarContext(tree, tar, digests, None)
-    return TarContext(tree, tar, digests, ignore_rules(source, dockerfile))
+    return TarContext(tree, tar, digests, ignore_rules(source, dockerfile) if rules is None else rules)
 
 
 def take_context(source_fd: int, tar_path: Path, tree_path: Path, limits: Limits) -> dict[int, bytes]:

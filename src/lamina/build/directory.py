@@ -138,13 +138,15 @@ class DirectoryContext(FileSource):
         self._cache.save(frozenset(self._fingerprints))
 
 
-def scan_directory(root: Path, dockerfile: str, cache_path: Path, *, ignore: bool = True) -> DirectoryContext:
-    """Look at everything below *root*, with *ignore* what its .dockerignore leaves in.
+def scan_directory(
+    root: Path, cache_path: Path, *, rules: IgnoreRules | None = None, dockerfile: str = "Dockerfile"
+) -> DirectoryContext:
+    """Look at everything below *root* that *rules* leave in, by default its .dockerignore's.
 
     Blocking. Raises BuildFailed if it cannot be read.
     """
     try:
-        scan = _Scan(root, _rules(root, dockerfile) if ignore else IgnoreRules(()))
+        scan = _Scan(root, _rules(root, dockerfile) if rules is None else rules)
         scan.run()
     except OSError as error:
         raise BuildFailed(f"cannot read the build context: {error.filename}: {error.strerror}") from error

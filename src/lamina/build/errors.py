@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lamina.errors import Conflict, InvalidArgument, LaminaError, Unsupported
+from lamina.errors import Conflict, InvalidArgument, LaminaError
+from lamina.oci.platform import Platform
 
 
 class BuildFailed(LaminaError):
@@ -53,9 +54,20 @@ class TargetNotFound(InvalidArgument):
         self.name = name
 
 
-class UnsupportedInstruction(Unsupported):
-    """A part of the Dockerfile language that lamina does not carry out yet."""
+class NotEntitled(InvalidArgument):
+    """A Dockerfile wants what the build was not told to give."""
 
-    def __init__(self, what: str) -> None:
-        super().__init__(f"{what} is not supported by lamina's builder yet")
-        self.what = what
+    def __init__(self, entitlement: str) -> None:
+        super().__init__(f"{entitlement} is not allowed; lamina build --allow {entitlement} allows it")
+        self.entitlement = entitlement
+
+
+class ForeignPlatform(BuildFailed):
+    """A RUN's programs are for a platform that this machine has no means to run."""
+
+    def __init__(self, platform: Platform, host: Platform) -> None:
+        super().__init__(
+            f"cannot run programs for {platform}: this host is {host} and has no binfmt_misc handler for "
+            f"{platform.architecture}; Debian's qemu-user-static brings one"
+        )
+        self.platform = platform

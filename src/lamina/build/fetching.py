@@ -17,6 +17,7 @@ from lamina.build.git import check_out, resolve
 from lamina.build.git_command import GitAccess
 from lamina.build.remote import GitRepository, HttpUrl
 from lamina.build.source import FileSource, StoredFile
+from lamina.dockerfile import IgnoreRules
 from lamina.layer.tree import FileTree, Node
 from lamina.oci.digest import Digest
 
@@ -62,7 +63,7 @@ class Fetcher:
         """The files of a repository's ref. Raises as ``git.resolve`` and ``git.check_out`` do."""
         directory = await self.checked_out(source)
         cache = self.directory / f"{directory.name}.digests"
-        return await asyncio.to_thread(scan_directory, directory, "Dockerfile", cache, ignore=False)
+        return await asyncio.to_thread(scan_directory, directory, cache, rules=IgnoreRules(()))
 
     async def checked_out(self, source: GitRepository) -> Path:
         """A directory with the files of a repository's ref."""

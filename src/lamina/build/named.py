@@ -69,7 +69,7 @@ class NamedContexts:
         place = f"context {name}"
         if isinstance(given, LocalContext):
             digests = self._digests.path_for(given.directory)
-            source: FileSource = await asyncio.to_thread(scan_directory, given.directory, "Dockerfile", digests)
+            source: FileSource = await asyncio.to_thread(scan_directory, given.directory, digests)
         else:
             source = await self._fetched(given)
         source.place = place

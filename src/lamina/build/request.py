@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
+from lamina.oci.platform import Platform
 from lamina.oci.reference import Reference
+from lamina.runtime.security import SecurityOptions
+from lamina.runtime.settings import Resources, Ulimit
 
 
 @dataclass(frozen=True)
 class LocalContext:
-    """A directory of this machine as the context. The Dockerfile's text, where it is none of the directory's files, comes along.
+    """A directory of this machine as a context.
 
     *identity* is what the client's stat(2) says of the directory (device, inode), so that a client whose files are others than the
     daemon's is found out.
@@ -19,12 +23,28 @@ class LocalContext:
 
     directory: Path
     identity: tuple[int, int]
-    dockerfile: bytes | None = None
+
+
+@dataclass(frozen=True)
+class StepLimits:
+    """What bounds the processes of RUN. No step's outcome is taken to depend on it."""
+
+    resources: Resources = field(default_factory=Resources)
+    ulimits: Sequence[Ulimit] = ()
+    cgroup_parent: str = ""
+    security: SecurityOptions = field(default_factory=SecurityOptions)
+
+
+Entitlement = Literal["network.host", "security.insecure"]
+"""What a Dockerfile gets only if the build says so; of the host's network, ``--network=host`` says it as well."""
 
 
 @dataclass(frozen=True)
 class BuildRequest:
     """A build's options. ``targets`` empty means the last stage; ``source_date_epoch_s`` bounds every time that the image has.
+
+    ``platform`` is what is built for, None for the host's. ``dockerfile_text`` and ``dockerignore_text`` are of a Dockerfile that is not
+    in the context and of what stands beside it; they go before the context's own.
 
     With ``warn`` the build tells what lint has to say. ``secrets`` are values by ID, which reach nothing but the file that a step asks
     for; ``ssh`` are agents' sockets by ID. ``squash`` makes one layer of what the last target puts on its base. With ``for_output`` the
@@ -34,6 +54,8 @@ class BuildRequest:
     """
 
     dockerfile: str = "Dockerfile"
+    dockerfile_text: bytes | None = None
+    dockerignore_text: bytes | None = None
     tags: Sequence[Reference] = ()
     build_args: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -53,3 +75,6 @@ class BuildRequest:
     secrets: Mapping[str, bytes] = field(default_factory=dict)
     ssh: Mapping[str, Path] = field(default_factory=dict)
     contexts: Mapping[str, LocalContext | str] = field(default_factory=dict)
+    platform: Platform | None = None
+    limits: StepLimits = field(default_factory=StepLimits)
+    entitlements: frozenset[Entitlement] = frozenset()

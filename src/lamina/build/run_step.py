@@ -12,7 +12,7 @@ from lamina.build import config, progress
 from lamina.build.arguments import proxies
 from lamina.build.cache import step_key
 from lamina.build.copying import CopyPlan, Ownership, plan_digest
-from lamina.build.errors import CommandFailed, UnsupportedInstruction
+from lamina.build.errors import CommandFailed, ForeignPlatform, NotEntitled
 from lamina.build.explain import StepInputs, each, whole
 from lamina.build.finding import find
 from lamina.build.mounting import PlacedMount
@@ -27,8 +27,10 @@ from lamina.dockerfile.errors import DockerfileError
 from lamina.image.mutate import append
 from lamina.layer.ingest import IngestedLayer
 from lamina.layer.tree import MergedTree
+from lamina.linux.binfmt import can_run
 from lamina.oci.config import History
 from lamina.oci.digest import DiffID, chain_id
+from lamina.oci.platform import Platform
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,8 @@ class RunStep:
         self, instruction: ins.Run, step: progress.Step, context: FileSource, source_of: Mapping[str, FileSource]
     ) -> bool:
         """Run a command or find what it once made; returns whether it was found. Raises CommandFailed, DockerfileError, BuildFailed."""
-        if instruction.security != "sandbox":
-            raise UnsupportedInstruction("RUN --security=insecure")
+        self._check_rights(instruction)
+        await self._check_platform()
         mounts = [await self._place_mount(text, context, source_of) for text in instruction.mounts]
         names = [await asyncio.to_thread(_mount_name, mount) for mount in mounts]
         request = self._request(instruction, mounts)
@@ -83,18 +85,22 @@ class RunStep:
             secret_values=build.secrets,
             agents=build.ssh,
             keep_failed=build.keep_failed,
+            limits=build.limits,
+            insecure=instruction.security == "insecure",
         )
 
     def _inputs(self, request: RunRequest, build_env: list[str], mount_names: list[tuple[str, ...]]) -> StepInputs:
         """What the outcome depends on. Proxies, limits and secrets are none of it: they are the build's surroundings, not the image's."""
         root, env = self.state.root_name, self.state.run.get("Env") or []
         words = map(repr, (list(request.args), [*build_env, *env], list(request.files), mount_names))
-        key = step_key("run", root, request.network, request.cwd, request.user, *words, self.workshop.epoch)
+        where = [request.network, request.cwd, request.user]
+        key = step_key("run", root, *where, *words, self.workshop.epoch, *self._rarely(request))
         surroundings = [
             ("network", request.network),
             ("directory", request.cwd),
             ("user", request.user),
             ("epoch", self.workshop.epoch),
+            *(("security or platform", text) for text in self._rarely(request)),
         ]
         mounts = [
             (mount.target or mount.mount.id, repr(n)) for mount, n in zip(request.mounts, mount_names, strict=True)
@@ -108,6 +114,23 @@ class RunStep:
             "surroundings": each(surroundings),
         }
         return StepInputs(key, parts)
+
+    def _rarely(self, request: RunRequest) -> list[str]:
+        """What a key has only where it is not as it mostly is."""
+        platform = self.state.config.platform
+        foreign = [] if platform.matches(Platform.of_host()) else [str(platform)]
+        return [*(["insecure"] if request.insecure else []), *foreign]
+
+    def _check_rights(self, instruction: ins.Run) -> None:
+        """Raises NotEntitled."""
+        if instruction.security == "insecure" and "security.insecure" not in self.workshop.request.entitlements:
+            raise NotEntitled("security.insecure")
+
+    async def _check_platform(self) -> None:
+        """Raises ForeignPlatform if this machine cannot run the stage's programs."""
+        platform, host = self.state.config.platform, Platform.of_host()
+        if not await asyncio.to_thread(can_run, platform.architecture, host=host.architecture):
+            raise ForeignPlatform(platform, host)
 
     async def _keep_failed(self, layer: IngestedLayer | None, tar: Path, tree: Path, created_by: str) -> None:
         """Make an image of what a command left that failed, and tell how to look into it."""

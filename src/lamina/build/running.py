@@ -12,8 +12,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+import msgspec
+
 from lamina.build import progress
 from lamina.build.mounting import Mounted, MountRoom, PlacedMount
+from lamina.build.request import StepLimits
 from lamina.build.stubs import Stubs
 from lamina.layer.diff import write_diff
 from lamina.layer.ingest import IngestedLayer
@@ -37,7 +40,7 @@ class RunRequest:
     """A command and what surrounds it. ``files`` are (path in the container, contents), read-only there.
 
     ``base_layers`` is how many of the layers are not of this builder's making. With ``keep_failed`` what a command wrote that failed
-    becomes a layer all the same.
+    becomes a layer all the same. An ``insecure`` one may do what root may (``RUN --security=insecure``).
     """
 
     args: Sequence[str]
@@ -53,6 +56,8 @@ class RunRequest:
     secret_values: Mapping[str, bytes] = field(default_factory=dict)
     agents: Mapping[str, Path] = field(default_factory=dict)
     keep_failed: bool = False
+    limits: StepLimits = field(default_factory=StepLimits)
+    insecure: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,7 @@ class StepRunner:
         """Remove what the steps of a killed daemon left: containers, and their bundles."""
         self._run_root.mkdir(parents=True, exist_ok=True)
         for bundle in self._run_root.iterdir():
-            await self._runtime.delete(bundle, bundle.name, self._group(bundle.name))
+            await self._runtime.delete(bundle, bundle.name, _recorded_group(bundle) or self._group("", bundle.name))
             shutil.rmtree(bundle, ignore_errors=True)
 
     async def run(
@@ -105,6 +110,7 @@ class StepRunner:
         Raises ContainerStartError's kinds and what preparing may raise.
         """
         step_id = secrets.token_hex(32)
+        group = self._group(request.limits.cgroup_parent, step_id)
         bundle = self._run_root / step_id
         bundle.mkdir(mode=0o700)
         endpoint: Endpoint | None = None
@@ -119,10 +125,13 @@ class StepRunner:
                 settings = self._settings(request, rootfs, bundle, step_id[:12], endpoint, mounted)
                 stubs = Stubs(rootfs, self._snapshots.upper(step_id))
                 await asyncio.to_thread(_make_stubs, stubs, mounted)
-                (bundle / "config.json").write_bytes(build_spec(step_id, settings).config)
+                spec = build_spec(step_id, settings)
+                (bundle / "config.json").write_bytes(spec.config)
+                for warning in spec.warnings:
+                    await tell(progress.Warned(f"[Warning] {warning}\n"))
                 await tell(progress.CommandBegan(step, step_id))
                 code = await self._runtime.run_to_completion(
-                    bundle, step_id, self._group(step_id), request.args[0], _told_to(step, tell)
+                    bundle, step_id, group, request.args[0], _told_to(step, tell)
                 )
                 await tell(progress.CommandEnded(step, step_id))
             if code != 0 and not request.keep_failed:
@@ -149,8 +158,11 @@ class StepRunner:
             await self._networks.release(endpoint)
         await asyncio.to_thread(shutil.rmtree, bundle, ignore_errors=True)
 
-    def _group(self, step_id: str) -> str:
-        return f"{self._cgroup_parent}/{step_id}"
+    def _group(self, parent: str, step_id: str) -> str:
+        return f"{self._parent(parent)}/{step_id}"
+
+    def _parent(self, wanted: str) -> str:
+        return "/" + wanted.strip("/") if wanted else self._cgroup_parent
 
     def _settings(
         self,
@@ -192,9 +204,22 @@ class StepRunner:
             hostname=hostname,
             mounts=[*mounts, *mounted.mounts],
             shm_size=request.shm_size,
-            cgroup_parent=self._cgroup_parent,
+            cgroup_parent=self._parent(request.limits.cgroup_parent),
+            resources=request.limits.resources,
+            ulimits=request.limits.ulimits,
+            security=request.limits.security,
+            privileged=request.insecure,
             namespaces=Namespaces(network=endpoint.sandbox if endpoint else "host"),
         )
+
+
+def _recorded_group(bundle: Path) -> str | None:
+    """The control group that a step's configuration names; None if there is none to be read."""
+    try:
+        document = msgspec.json.decode((bundle / "config.json").read_bytes())
+        return str(document["linux"]["cgroupsPath"])
+    except (OSError, msgspec.DecodeError, LookupError, TypeError):
+        return None
 
 
 def _told_to(step: progress.Step, tell: progress.Tell) -> OnOutput:

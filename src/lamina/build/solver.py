@@ -10,15 +10,17 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 from lamina.build import progress
-from lamina.build.arguments import PREDEFINED_ARGS
+from lamina.build.arguments import NEVER_UNUSED
 from lamina.build.errors import BuildFailed
 from lamina.build.graph import StageGraph, named_sources
 from lamina.build.source import FileSource
 from lamina.build.stage import StageBuilder
+from lamina.build.stage_state import StageState
 from lamina.build.workshop import Workshop
 from lamina.dockerfile import DockerfileError, Stage
 from lamina.dockerfile import instructions as ins
 from lamina.dockerfile.parser import parse_line
+from lamina.image.errors import PlatformMismatch
 from lamina.image.store import Image
 from lamina.oci.digest import ImageID
 from lamina.oci.platform import Platform
@@ -86,11 +88,11 @@ class Solver:
         tell = self._workshop.tell
         first, *steps = self._steps[stage.index]
         await tell(progress.StepBegan(first))
-        image = await self._base_image(stage)
+        image, platform = await self._base(stage)
         request = self._workshop.request
         builder = StageBuilder(
             self._workshop,
-            image,
+            StageState.over(image, platform),
             escape=self._graph.dockerfile.escape,
             global_args=self._arguments,
             use_cache=request.use_cache and not {stage.name, str(stage.index)} & request.no_cache_filter,
@@ -138,21 +140,28 @@ class Solver:
                 self._inherited_args.update(name for name, _ in instruction.pairs)
             await self._instruction(builder, instruction, step, stage)
 
-    async def _base_image(self, stage: Stage) -> Image | None:
+    async def _base(self, stage: Stage) -> tuple[Image | None, Platform | None]:
+        """What a stage stands on: an image, or nothing for a platform. Raises PlatformMismatch and what looking up an image does."""
         base = self._graph.bases[stage.index]
         earlier = self._graph.called(base.image, before=stage.index)
         if earlier is not None:
-            builder = await self._finished(earlier)
-            image_id = builder.state.image_id
-            return self._workshop.images.get(image_id) if image_id is not None else None
+            state = (await self._finished(earlier)).state
+            image = self._workshop.images.get(state.image_id) if state.image_id is not None else None
+            return image, state.config.platform
+        wanted = Platform.parse(base.platform) if base.platform else self._workshop.request.platform
         if base.image == "scratch":
-            return None
+            return None, wanted
         dockerfile = self._graph.dockerfile
         if not base.image:
             raise dockerfile.error(DockerfileError(f"base name ({stage.base.image}) should not be blank"), stage.base)
-        if base.platform and not Platform.of_host().matches(Platform.parse(base.platform)):
-            raise BuildFailed(f"FROM --platform={base.platform}: this host builds for {Platform.of_host()} only")
-        return self._workshop.images.find(self._overridden_base(base.image) or base.image)
+        return self._image(self._overridden_base(base.image) or base.image, wanted), wanted
+
+    def _image(self, name: str, wanted: Platform | None) -> Image:
+        """A stored image, of the platform that is wanted if one is."""
+        image = self._workshop.images.find(name)
+        if wanted is not None and not image.config.platform.matches(wanted):
+            raise PlatformMismatch(name, wanted, image.config.platform)
+        return image
 
     def _overridden_base(self, name: str) -> str | None:
         """The image that a named context puts in a base's place. Raises BuildFailed for a context that is none."""
@@ -177,9 +186,9 @@ class Solver:
             name = reference
         elif name.isdigit():
             raise DockerfileError(f"invalid from flag value {name}: index out of bounds")
-        image = self._workshop.images.find(name)
+        image = self._image(name, self._workshop.request.platform)
         self._workshop.keep(image)
-        builder = StageBuilder(self._workshop, image, escape="\\", global_args={})
+        builder = StageBuilder(self._workshop, StageState.over(image), escape="\\", global_args={})
         return await builder.file_source(f"image {name}")
 
     async def _finished(self, stage: Stage) -> StageBuilder:
@@ -195,7 +204,7 @@ class Solver:
         dockerfile = self._graph.dockerfile
         declared = {name for i in dockerfile.global_args for name, _ in i.pairs} | self._inherited_args
         declared |= {n for s in dockerfile.stages for i in s.instructions if isinstance(i, ins.Arg) for n, _ in i.pairs}
-        unused = [n for n in self._workshop.request.build_args if n not in declared and n not in PREDEFINED_ARGS]
+        unused = [n for n in self._workshop.request.build_args if n not in declared and n not in NEVER_UNUSED]
         if unused:
             await self._workshop.tell(
                 progress.Warned(f"[Warning] One or more build-args [{' '.join(unused)}] were not consumed\n")

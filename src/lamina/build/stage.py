@@ -17,18 +17,17 @@ from lamina.build.steps import Steps
 from lamina.build.workshop import Workshop
 from lamina.dockerfile import instructions as ins
 from lamina.image.mutate import squashed
-from lamina.image.store import Image
 from lamina.layer.ingest import IngestedLayer
 from lamina.oci.config import ImageConfig
 
 
 class StageBuilder:
-    """Carries out the instructions of stage number *stage*, over its base's *image*."""
+    """Carries out the instructions of stage number *stage*, from a *state* on that is its own."""
 
     def __init__(
         self,
         workshop: Workshop,
-        image: Image | None,
+        state: StageState,
         *,
         escape: str,
         global_args: Mapping[str, str],
@@ -38,7 +37,7 @@ class StageBuilder:
         self._workshop = workshop
         self._escape = escape
         self._global_args = global_args
-        self.state = StageState.over(image)
+        self.state = state
         self._files = StageFiles(self.state, workshop.intake)
         self._steps = Steps(workshop, self.state, stage=stage, use_cache=use_cache)
 

@@ -16,6 +16,7 @@ from lamina.layer.merge import apply_layer
 from lamina.layer.tree import MergedTree, load
 from lamina.oci.config import ImageConfig
 from lamina.oci.digest import ImageID
+from lamina.oci.platform import Platform
 
 
 @dataclass
@@ -31,10 +32,10 @@ class StageState:
     has_own_command: bool = False
 
     @classmethod
-    def over(cls, image: Image | None) -> StageState:
-        """The state of a stage at its beginning: over an image, or from scratch."""
+    def over(cls, image: Image | None, platform: Platform | None = None) -> StageState:
+        """The state of a stage at its beginning: over an image, or from scratch, which is of the *platform*, by default the host's."""
         if image is None:
-            return cls(ImageConfig.empty(), None, config.with_default_path({}))
+            return cls(ImageConfig.empty(platform), None, config.with_default_path({}))
         run = config.with_default_path(image.config.run_document)
         return cls(image.config, image.image_id, run, base_layers=len(image.config.diff_ids), base_id=image.image_id)
 

@@ -1,28 +1,27 @@
-"""``build``: the context becomes a tar on its way to the daemon."""
+"""``build``: what the command asks for, said to a daemon in lamina's words, or in docker's if it is docker's."""
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import sys
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from lamina.cli.build_context import Context, is_remote, read_context
 from lamina.cli.build_output import Output, metadata, read_each, write
 from lamina.cli.build_view import PlainView, build_view
-from lamina.cli.grammar import Options, Parser, UsageError, whole
-from lamina.cli.values import extra_host, parse_size
+from lamina.cli.grammar import HIDDEN, Options, Parser, UsageError, whole
+from lamina.cli.values import extra_host, parse_size, ulimit
 from lamina.client.client import Client, Response
-from lamina.dockerfile.ignore import IgnoreRules
 from lamina.errors import Conflict, NotFound
 from lamina.oci.reference import Reference
 
-_READ_BYTES = 1 << 20
-_OUTSIDE = ".dockerfile.outside-the-context"
-_IGNORE = ".dockerignore"
+_FRAMED = "application/vnd.lamina.build"
+_OWN = ("secret", "ssh", "check", "keep_failed", "explain", "build_context", "allow", "timestamp", "no_cache_filter")
+"""What docker's own request has no words for."""
+_EPOCH = "SOURCE_DATE_EPOCH"
 
 
 def build(client: Client, argv: list[str]) -> int:
@@ -33,11 +32,11 @@ def build(client: Client, argv: list[str]) -> int:
     options.for_output = bool(outputs) and not any(output.is_image for output in outputs)
     is_busy = any(output.takes_stdout for output in outputs)
     view = build_view(options.progress, quiet=options.quiet, out=sys.stderr if is_busy else sys.stdout)
-    response = _start_local(client, options, events=view.takes_events)
+    context = read_context(options.path, options.file)
+    response = _start(client, options, context, events=view.takes_events)
     if response is None:
-        _refuse_local_options(options)
         view = build_view("plain", quiet=options.quiet, out=sys.stderr if is_busy else sys.stdout)
-        response = _send(client, options)
+        response = _start_classic(client, options, context)
     if options.check:
         answer = response.json()
         print(answer["text"])
@@ -75,25 +74,43 @@ def _finish(client: Client, options: Options, outputs: list[Output], image_id: s
         Path(options.metadata_file).write_text(text + "\n", encoding="utf-8")
 
 
-def _refuse_local_options(options: Options) -> None:
-    for name in ("secret", "ssh", "check", "keep_failed", "explain", "build_context"):
-        if getattr(options, name):
-            flag = name.replace("_", "-")
-            raise UsageError(f"--{flag} needs a directory and a daemon on this machine")
-
-
-def _start_local(client: Client, options: Options, *, events: bool) -> Response | None:
-    """Let a daemon of this machine read the context where it lies; None if there is no such daemon, or no such context."""
-    if options.path == "-" or _is_remote(options.path) or not (client.host or "unix:").startswith("unix:"):
+def _start(client: Client, options: Options, context: Context, *, events: bool) -> Response | None:
+    """Ask a daemon that is lamina's; None if it is not. One of this machine reads a directory where it lies."""
+    body = _body(options, context, events=events)
+    try:
+        if context.directory is not None and _is_here(client):
+            try:
+                status = context.directory.stat()
+                place = {"context": str(context.directory), "device": status.st_dev, "inode": status.st_ino}
+                return client.request("POST", "/lamina/build", body=body | place)
+            except Conflict:
+                pass  # the daemon's files are others, as in a container of its own
+        if context.directory is None and context.tar is None:
+            return client.request("POST", "/lamina/build", body=body)
+        if not _is_lamina(client):  # standard input is not to be read twice
+            return None
+        return client.request("POST", "/lamina/build", chunks=_framed(body, context), content_type=_FRAMED)
+    except NotFound:
         return None
-    root, text, name = _local_dockerfile(options.path, options.file)
-    status = root.stat()
-    body = {
-        "context": str(root),
-        "device": status.st_dev,
-        "inode": status.st_ino,
-        "dockerfile": name,
-        "dockerfile_text": text,
+
+
+def _framed(body: dict[str, Any], context: Context) -> Iterator[bytes]:
+    yield json.dumps(body).encode() + b"\n"
+    yield from context.files()
+
+
+def _is_here(client: Client) -> bool:
+    return (client.host or "unix:").startswith("unix:")
+
+
+def _is_lamina(client: Client) -> bool:
+    platform = client.request("GET", "/version").json().get("Platform") or {}
+    return bool(platform.get("Name") == "lamina")
+
+
+def _body(options: Options, context: Context, *, events: bool) -> dict[str, Any]:
+    return {
+        **context.fields(),
         "tags": options.tag,
         "build_args": _arguments(options.build_arg),
         "labels": dict(text.partition("=")[::2] for text in options.label),
@@ -114,24 +131,37 @@ def _start_local(client: Client, options: Options, *, events: bool) -> Response 
         "keep_failed": options.keep_failed,
         "explain": options.explain,
         "contexts": dict(map(_named_context, options.build_context)),
+        "platform": options.platform or "",
+        "allow": [name for text in options.allow for name in text.split(",")],
+        "epoch": options.timestamp or "",
+        "limits": {
+            "memory": options.memory,
+            "memory_swap": options.memory_swap,
+            "cpu_shares": options.cpu_shares,
+            "cpu_period": options.cpu_period,
+            "cpu_quota": options.cpu_quota,
+            "cpuset_cpus": options.cpuset_cpus or "",
+            "cpuset_mems": options.cpuset_mems or "",
+            "ulimits": options.ulimit,
+            "cgroup_parent": options.cgroup_parent or "",
+            "security_opt": options.security_opt,
+        },
     }
-    try:
-        return client.request("POST", "/lamina/build", body=body)
-    except (Conflict, NotFound):
-        return None
 
 
-def _send(client: Client, options: Options) -> Response:
-    """Send the context as a tar, as docker does."""
+def _start_classic(client: Client, options: Options, context: Context) -> Response:
+    """Ask as docker's own command line does. Raises UsageError for what that has no words for."""
+    for name in _OWN:
+        if getattr(options, name):
+            raise UsageError(f"--{name.replace('_', '-')} needs a daemon of lamina's")
     if len(options.target) > 1:
-        raise UsageError("several --target need a daemon on this machine")
-    remote = options.path if _is_remote(options.path) else ""
-    chunks, dockerfile = (iter(()), options.file or "Dockerfile") if remote else _context(options.path, options.file)
+        raise UsageError("several --target need a daemon of lamina's")
+    dockerfile, chunks = context.classic()
     query = {
-        "remote": remote,
+        "remote": context.remote,
         "dockerfile": dockerfile,
         "t": options.tag,
-        "buildargs": json.dumps(_arguments(options.build_arg)) if options.build_arg else "",
+        "buildargs": json.dumps(_arguments(options.build_arg)),
         "labels": json.dumps(dict(text.partition("=")[::2] for text in options.label)) if options.label else "",
         "target": options.target[0] if options.target else "",
         "nocache": options.no_cache,
@@ -142,38 +172,18 @@ def _send(client: Client, options: Options) -> Response:
         "shmsize": options.shm_size or "",
         "platform": options.platform,
         "squash": options.squash,
+        "memory": options.memory or "",
+        "memswap": options.memory_swap or "",
+        "cpushares": options.cpu_shares or "",
+        "cpuperiod": options.cpu_period or "",
+        "cpuquota": options.cpu_quota or "",
+        "cpusetcpus": options.cpuset_cpus,
+        "cpusetmems": options.cpuset_mems,
+        "ulimits": json.dumps(options.ulimit) if options.ulimit else "",
+        "cgroupparent": options.cgroup_parent,
+        "securityopt": options.security_opt,
     }
     return client.request("POST", "/build", query, chunks=chunks)
-
-
-def _is_remote(path: str) -> bool:
-    """Whether a context is fetched by the daemon: a URL, or what looks like a repository and is no directory."""
-    return "://" in path or (path.startswith(("git@", "github.com/")) and not os.path.exists(path))
-
-
-def _local_dockerfile(path: str, dockerfile: str | None) -> tuple[Path, str | None, str]:
-    """The context's directory; the Dockerfile's text if it lies elsewhere; its name. Raises UsageError."""
-    if not os.path.isdir(path):
-        raise UsageError(f'unable to prepare context: path "{path}" not found')
-    root = Path(path).resolve()
-    if dockerfile == "-":
-        return root, sys.stdin.buffer.read().decode("utf-8", "surrogateescape"), "Dockerfile"
-    file = _dockerfile_path(root, dockerfile)
-    try:
-        return root, None, str(file.resolve().relative_to(root))
-    except ValueError:
-        return root, file.read_bytes().decode("utf-8", "surrogateescape"), file.name
-
-
-def _dockerfile_path(root: Path, dockerfile: str | None) -> Path:
-    file = Path(dockerfile) if dockerfile else root / "Dockerfile"
-    if not dockerfile and not file.exists() and (root / "dockerfile").exists():
-        file = root / "dockerfile"
-    if not file.exists():
-        raise UsageError(
-            f"unable to prepare context: unable to evaluate symlinks in Dockerfile path: {file}: no such file"
-        )
-    return file
 
 
 def _secret(text: str) -> tuple[str, str]:
@@ -195,7 +205,7 @@ def _named_context(text: str) -> tuple[str, dict[str, Any]]:
     name, equals, source = text.partition("=")
     if not equals or not name or not source:
         raise UsageError(f"invalid context value: {text}, expected key=value")
-    if "://" in source or _is_remote(source):
+    if is_remote(source):
         return name, {"source": source}
     if not os.path.isdir(source):
         raise UsageError(f'failed to get build context {name}: path "{source}" not found')
@@ -216,9 +226,19 @@ def _agent(text: str) -> tuple[str, str]:
 def _parser() -> Parser:
     parser = Parser("build", "[OPTIONS] PATH | -")
     parser.values("--add-host", convert=extra_host, help="Add a custom host-to-IP mapping (host:ip)")
+    parser.values("--allow", help="Allow a right that the Dockerfile asks for: network.host or security.insecure")
     parser.values("--build-arg", help="Set build-time variables")
     parser.values("--build-context", help="Additional build context: NAME=DIR, NAME=URL or NAME=image://REFERENCE")
+    parser.value("--cgroup-parent", help="Set the parent cgroup for the RUN instructions")
     parser.flag("--check", help="Say what lint finds in the Dockerfile, and build nothing")
+    parser.flag("--compress", help=HIDDEN)  # a daemon of this machine is sent nothing
+    parser.value(
+        "--cpu-period", default=0, convert=whole, metavar="int", help="Limit the CPU CFS period (microseconds)"
+    )
+    parser.value("--cpu-quota", default=0, convert=whole, metavar="int", help="Limit the CPU CFS quota (microseconds)")
+    parser.value("-c", "--cpu-shares", default=0, convert=whole, metavar="int", help="CPU shares (relative weight)")
+    parser.value("--cpuset-cpus", help="CPUs in which to allow execution (0-3, 0,1)")
+    parser.value("--cpuset-mems", help="MEMs in which to allow execution (0-3, 0,1)")
     parser.flag("--explain", help="Tell why each step is carried out: what changed since the last build")
     parser.value("-f", "--file", help='Name of the Dockerfile (default "PATH/Dockerfile")')
     parser.flag("--force-rm", help="Always remove intermediate containers")
@@ -226,6 +246,14 @@ def _parser() -> Parser:
     parser.value("--jobs", default=4, convert=whole, metavar="int", help="How many steps run at once (default 4)")
     parser.flag("--keep-failed", help="Keep the state that a failing RUN leaves as an image")
     parser.values("--label", help="Set metadata for an image")
+    parser.value("-m", "--memory", default=0, convert=parse_size, metavar="bytes", help="Memory limit")
+    parser.value(
+        "--memory-swap",
+        default=0,
+        convert=parse_size,
+        metavar="bytes",
+        help="Swap limit equal to memory plus swap: -1 to enable unlimited swap",
+    )
     parser.value("--metadata-file", help="Write what was built to a file, as JSON")
     parser.value("--network", help="Networking mode for the RUN instructions")
     parser.flag("--no-cache", help="Do not use cache when building the image")
@@ -237,134 +265,21 @@ def _parser() -> Parser:
     parser.flag("-q", "--quiet", help="Suppress the build output and print the image ID on success")
     parser.flag("--rm", default=True, help="Remove intermediate containers after a successful build (default true)")
     parser.values("--secret", help="Secret to expose to the build: id=NAME[,src=FILE|env=VARIABLE]")
+    parser.values("--security-opt", help="Security options of the RUN instructions")
     parser.value("--shm-size", default=0, convert=parse_size, metavar="bytes", help="Size of /dev/shm")
     parser.flag("--squash", help="Make one layer of all that the build put on its base")
     parser.values("--ssh", help="SSH agent to expose to the build: default or NAME=SOCKET")
     parser.values("-t", "--tag", help='Name and optionally a tag (in the form "name:tag")')
+    parser.value("--timestamp", help="The time of the image and the latest of its files (SOURCE_DATE_EPOCH)")
+    parser.values("--ulimit", convert=ulimit, metavar="ulimit", help="Ulimit options")
     parser.values("--target", help="Stage to build; several are built at once")
     parser.add_argument("path")
     return parser
 
 
-def _context(path: str, dockerfile: str | None) -> tuple[Iterator[bytes], str]:
-    """The context's tar in pieces, and the Dockerfile's name in it."""
-    if path == "-":
-        return _from_stdin(dockerfile)
-    if not os.path.isdir(path):
-        raise UsageError(f'unable to prepare context: path "{path}" not found')
-    root = Path(path)
-    if dockerfile == "-":
-        return _tar(root, sys.stdin.buffer.read()), _OUTSIDE
-    file = _dockerfile_path(root, dockerfile)
-    try:
-        return _tar(root, None), str(file.resolve().relative_to(root.resolve()))
-    except ValueError:
-        return _tar(root, file.read_bytes()), _OUTSIDE
-
-
-def _from_stdin(dockerfile: str | None) -> tuple[Iterator[bytes], str]:
-    """Standard input is a context's tar, or a Dockerfile alone."""
-    head = sys.stdin.buffer.read(512)
-    is_tar = (
-        head[257:262] == b"ustar" or head[:2] == b"\x1f\x8b" or head[:4] == b"\x28\xb5\x2f\xfd" or head[:3] == b"BZh"
-    )
-    if is_tar or head[:6] == b"\xfd7zXZ\x00":
-        return _prefixed(head), dockerfile or "Dockerfile"
-    text = head + sys.stdin.buffer.read()
-    return iter([_single_file(_OUTSIDE, text)]), _OUTSIDE
-
-
-def _prefixed(head: bytes) -> Iterator[bytes]:
-    yield head
-    yield from iter(lambda: sys.stdin.buffer.read(_READ_BYTES), b"")
-
-
-def _single_file(name: str, data: bytes) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        _add_bytes(archive, name, data)
-    return buffer.getvalue()
-
-
-def _add_bytes(archive: tarfile.TarFile, name: str, data: bytes) -> None:
-    header = tarfile.TarInfo(name)
-    header.size, header.mode = len(data), 0o600
-    archive.addfile(header, io.BytesIO(data))
-
-
-class _Sink(io.RawIOBase):
-    """Collects what the tar writer writes, to be sent on."""
-
-    def __init__(self) -> None:
-        self.pieces: list[bytes] = []
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        self.pieces.append(bytes(data))
-        return len(data)
-
-
-def _tar(root: Path, outside_dockerfile: bytes | None) -> Iterator[bytes]:
-    """The directory's tar, .dockerignore applied; owners are root's, as docker sends them.
-
-    A Dockerfile from elsewhere comes along under a name that the .dockerignore is made to leave out.
-    """
-    sink = _Sink()
-    with tarfile.open(fileobj=sink, mode="w|", format=tarfile.PAX_FORMAT, bufsize=_READ_BYTES) as archive:
-        for path, name in _files(root):
-            if outside_dockerfile is not None and name == _IGNORE:
-                continue
-            header = archive.gettarinfo(str(path), name)
-            if header is None:  # a socket
-                continue
-            header.uid = header.gid = 0
-            header.uname = header.gname = ""
-            if header.isreg():
-                with open(path, "rb") as file:
-                    archive.addfile(header, file)
-            else:
-                archive.addfile(header)
-            yield from sink.pieces
-            sink.pieces.clear()
-        if outside_dockerfile is not None:
-            ignore = root / _IGNORE
-            rules = ignore.read_bytes() if ignore.is_file() else _IGNORE.encode()
-            _add_bytes(archive, _IGNORE, rules + f"\n{_OUTSIDE}\n".encode())
-            _add_bytes(archive, _OUTSIDE, outside_dockerfile)
-    yield from sink.pieces
-
-
-def _files(root: Path) -> Iterator[tuple[Path, str]]:
-    """(path, name in the context) of everything that .dockerignore leaves in, parents first, in order."""
-    ignore = root / _IGNORE
-    rules = (
-        IgnoreRules.parse(ignore.read_text(encoding="utf-8", errors="replace")) if ignore.is_file() else IgnoreRules(())
-    )
-    for directory, names, files in os.walk(root):
-        relative = os.path.relpath(directory, root)
-        prefix = "" if relative == "." else relative + "/"
-        names.sort()
-        links = [n for n in names if os.path.islink(os.path.join(directory, n))]
-        for name in sorted([*files, *links]):
-            always = not prefix and (name == _IGNORE or name.lower().endswith("dockerfile"))
-            if always or not rules.excludes(prefix + name):
-                yield Path(directory, name), prefix + name
-        names[:] = [n for n in names if n not in links]
-        kept = []
-        for name in names:
-            excluded = bool(rules) and rules.excludes(prefix + name)
-            if not excluded:
-                yield Path(directory, name), prefix + name
-            if not excluded or rules.may_contain_included(prefix + name):
-                kept.append(name)
-        names[:] = kept
-
-
 def _arguments(texts: list[str]) -> dict[str, str]:
-    """``--build-arg``s; one without a value takes the environment's."""
-    pairs = {}
+    """``--build-arg``s; one without a value takes the environment's. SOURCE_DATE_EPOCH is always taken from there."""
+    pairs = {_EPOCH: os.environ[_EPOCH]} if os.environ.get(_EPOCH) else {}
     for text in texts:
         name, equals, value = text.partition("=")
         if equals or name in os.environ:

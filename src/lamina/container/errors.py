@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from lamina.errors import Conflict, InvalidArgument, LaminaError, NotFound, NotModified, Unsupported
-from lamina.oci.platform import Platform
 
 
 class ContainerNotFound(NotFound):
@@ -108,19 +107,6 @@ class AlreadyStarted(NotModified):
 
 class AlreadyStopped(NotModified):
     """The container has stopped already."""
-
-
-class PlatformMismatch(NotFound):
-    """The image is not of the platform that was asked for."""
-
-    def __init__(self, name: str, wanted: Platform, actual: Platform) -> None:
-        super().__init__(
-            f"image with reference {name} was found but does not match the specified platform: "
-            f"wanted {wanted}, actual: {actual}"
-        )
-        self.name = name
-        self.wanted = wanted
-        self.actual = actual
 
 
 class UnsupportedOption(Unsupported):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lamina.errors import Conflict, DataLoss, InvalidArgument, NotFound
+from lamina.oci.platform import Platform
 
 
 class ImageNotFound(NotFound):
@@ -70,3 +71,16 @@ class InvalidArchive(InvalidArgument):
         names = f": {', '.join(entries)}" if entries else ""
         super().__init__(f"invalid image archive: {reason}{names}")
         self.reason = reason
+
+
+class PlatformMismatch(NotFound):
+    """The image is not of the platform that was asked for."""
+
+    def __init__(self, name: str, wanted: Platform, actual: Platform) -> None:
+        super().__init__(
+            f"image with reference {name} was found but does not match the specified platform: "
+            f"wanted {wanted}, actual: {actual}"
+        )
+        self.name = name
+        self.wanted = wanted
+        self.actual = actual

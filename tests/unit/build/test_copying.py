@@ -70,7 +70,7 @@ def context(files: Path) -> DirectoryContext:
 
 
 def scanned(root: Path) -> DirectoryContext:
-    return scan_directory(root, "Dockerfile", root.parent / "digests")
+    return scan_directory(root, root.parent / "digests")
 
 
 class Stage:
@@ -270,7 +270,7 @@ class SentContext(FileSource):
     """A context to which .dockerignore is still to be applied, as to a tar."""
 
     def __init__(self, root: Path, rules: str) -> None:
-        whole = scan_directory(root, "Dockerfile", root.parent / "digests", ignore=False)
+        whole = scan_directory(root, root.parent / "digests", rules=IgnoreRules(()))
         super().__init__(whole.tree, DirectoryContents(root), ignore=IgnoreRules.parse(rules))
 
 

@@ -19,7 +19,6 @@ from lamina.container.errors import (
     ContainerNotFound,
     ContainerNotRunning,
     LogsNotKept,
-    PlatformMismatch,
 )
 from lamina.container.export import export_rootfs
 from lamina.container.listing import ContainerQuery, select_containers
@@ -37,6 +36,7 @@ from lamina.daemon.render.images import size_of
 from lamina.daemon.router import Route
 from lamina.engine import Engine
 from lamina.errors import Conflict, LaminaError, NotFound
+from lamina.image.errors import PlatformMismatch
 from lamina.image.store import Image
 from lamina.oci.digest import Digest, ImageID
 from lamina.oci.platform import InvalidPlatform, Platform
