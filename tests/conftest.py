@@ -15,13 +15,14 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
+import registries
 from lamina.linux import mount
 from lamina.linux.cgroups import Hierarchies
 
@@ -115,7 +116,7 @@ class Daemon:
         self.process.kill()
         self.process.wait(10)
 
-    def _run(self, argv: Sequence[str], data: bytes | None, cwd: Path | None, env: dict[str, str]) -> Result:
+    def _run(self, argv: Sequence[str], data: bytes | None, cwd: Path | None, env: Mapping[str, str]) -> Result:
         environment = {**os.environ, "LAMINA_HOST": self.host, "DOCKER_HOST": self.host, "DOCKER_BUILDKIT": "0", **env}
         done = subprocess.run(
             argv,
@@ -129,13 +130,25 @@ class Daemon:
         )
         return Result(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
 
-    def docker(self, *args: str | Path, data: bytes | None = None, cwd: Path | None = None) -> Result:
+    def docker(
+        self,
+        *args: str | Path,
+        data: bytes | None = None,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> Result:
         """Run the real docker command line against this daemon."""
-        return self._run(["docker", *map(str, args)], data, cwd, {})
+        return self._run(["docker", *map(str, args)], data, cwd, env or {})
 
-    def lamina(self, *args: str | Path, data: bytes | None = None, cwd: Path | None = None) -> Result:
+    def lamina(
+        self,
+        *args: str | Path,
+        data: bytes | None = None,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> Result:
         """Run the lamina command line against this daemon."""
-        return self._run([str(LAMINA), *map(str, args)], data, cwd, {})
+        return self._run([str(LAMINA), *map(str, args)], data, cwd, env or {})
 
     def docker_ok(self, *args: str | Path, data: bytes | None = None) -> str:
         """As ``docker``, and the command must succeed; returns its output."""
@@ -247,3 +260,10 @@ def context(tmp_path: Path) -> Path:
     directory = tmp_path / "context"
     directory.mkdir()
     return directory
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[registries.Registry]:
+    """Debian's docker-registry, which lets everybody in."""
+    with registries.serving(tmp_path_factory.mktemp("registry")) as served:
+        yield served

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from lamina.build.request import BuildRequest
+from lamina.build.request import PREDEFINED_ARGS, BuildRequest
 from lamina.dockerfile import Dockerfile
 from lamina.dockerfile.lint import platform_args
 from lamina.dockerfile.words import expand_word
 from lamina.oci.platform import Platform
-
-PREDEFINED_ARGS = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "ftp_proxy",
-                   "no_proxy", "all_proxy")  # fmt: skip
-"""What a command sees without an ARG, and what is part of no cache key and no history."""
 
 NEVER_UNUSED = (*PREDEFINED_ARGS, "SOURCE_DATE_EPOCH", "BUILDKIT_INLINE_CACHE")
 """What is meant for the builder, with or without an ARG."""
@@ -34,8 +28,3 @@ def global_args(dockerfile: Dockerfile, request: BuildRequest) -> dict[str, str]
                 text = expand_word(default or "", values, dockerfile.escape)
                 values[name] = given if given is not None else text
     return values
-
-
-def proxies(build_args: Mapping[str, str]) -> dict[str, str]:
-    """The proxy settings among the arguments."""
-    return {name: value for name, value in build_args.items() if name in PREDEFINED_ARGS}

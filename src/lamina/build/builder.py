@@ -14,8 +14,10 @@ from typing import Any
 
 from lamina.build import progress
 from lamina.build.archives import open_archive
-from lamina.build.arguments import global_args, proxies
+from lamina.build.arguments import global_args
 from lamina.build.cache import BuildCache, step_key
+from lamina.build.cache_export import export_cache, with_inline_cache
+from lamina.build.cache_import import ImportedCaches
 from lamina.build.cache_mounts import CacheMounts
 from lamina.build.checking import check
 from lamina.build.context import read_dockerfile, read_local_dockerfile, receive_context
@@ -35,10 +37,13 @@ from lamina.content.store import Lease
 from lamina.dockerfile import IgnoreRules, parse
 from lamina.dockerfile.lint import CheckOptions, LintViolation, LintWarning, render_summary
 from lamina.image.intake import LayerIntake
+from lamina.image.push import push
 from lamina.image.removal import ImageRemoval
 from lamina.image.store import Hold, Image, ImageStore
 from lamina.layer.tree import FileTree
 from lamina.oci.digest import ImageID
+from lamina.registry.access import Access, credentials_for
+from lamina.registry.places import RegistryPlace
 
 _KEPT = frozenset({"contexts", "downloads", "mounts"})
 """What outlives a build: digests of local contexts, what ADD fetched, and cache mounts."""
@@ -208,7 +213,7 @@ class Builder:
             self._began_ns.remove(began_ns)
 
     def _fetcher(self, request: BuildRequest, directory: Path) -> Fetcher:
-        return Fetcher(self._downloads, directory, proxies(request.build_args) or None, request.secrets, request.ssh)
+        return Fetcher(self._downloads, directory, request.proxies or None, request.secrets, request.ssh)
 
     def _workshop(self, request: BuildRequest, bench: _Bench, tell: progress.Tell) -> Workshop:
         fetcher = self._fetcher(request, bench.directory)
@@ -225,6 +230,7 @@ class Builder:
             request=request,
             tell=tell,
             slots=asyncio.Semaphore(max(1, request.jobs)),
+            imported=ImportedCaches(request, self._images, self._intake, bench.lease, tell),
         )
 
 
@@ -288,6 +294,8 @@ class PreparedBuild:
         finally:
             checking.cancel()
         await workshop.images.tag(images[-1].image_id, self._request.tags)
+        if self._request.push:
+            await self._push(images[-1], workshop)
         return [image.image_id for image in images]
 
     async def check(self) -> list[LintWarning]:
@@ -317,9 +325,24 @@ class PreparedBuild:
                 await workshop.cache.memorize(name, data)
         return images
 
+    async def _push(self, image: Image, workshop: Workshop) -> None:
+        """Send the image to the registries of its names. Raises the registry's errors."""
+        for tag in self._request.tags:
+            await workshop.tell(progress.Noted(f"pushing {tag.familiar}\n"))
+            access = Access(tag, credentials_for(tag, self._request.credentials), self._request.proxies)
+            pushed = await push(image, RegistryPlace(access), workshop.intake.content, workshop.directory)
+            await workshop.tell(progress.Pushed(tag.familiar, pushed.digest, pushed.size))
+
     async def _solve(self, workshop: Workshop) -> list[Image]:
+        await workshop.imported.open()
         solver = Solver(self._graph, workshop, self._context, self._global_args)
         images = await solver.solve(self._targets)
+        steps, result = solver.all_taken(), solver.taken(self._targets[-1])
+        for target in self._request.cache_to:
+            if target.is_inline:
+                images[-1] = await with_inline_cache(images[-1], result, workshop)
+            else:
+                await export_cache(target, steps, result, workshop)
         is_wanted = self._request.tags or not self._request.for_output
         results = [image.image_id for image in images] if is_wanted else []
         await workshop.cache.record_stages(solver.stage_ends(), results)

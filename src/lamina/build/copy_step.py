@@ -11,6 +11,7 @@ from typing import Any
 from lamina.build import config
 from lamina.build.archives import open_archive
 from lamina.build.cache import step_key
+from lamina.build.cache_history import has_files
 from lamina.build.copying import CopyPlan, Ownership, bytes_to_read, plan_digest, write_plan
 from lamina.build.explain import StepInputs, each, files
 from lamina.build.finding import Found, find
@@ -26,7 +27,7 @@ from lamina.dockerfile.words import expand_word
 from lamina.layer.ingest import IngestedLayer
 from lamina.layer.tree import MergedTree
 from lamina.linux.worker import run_in_worker
-from lamina.oci.digest import Digest
+from lamina.oci.digest import DiffID, Digest
 
 _SMALL_BYTES = 4 << 20
 _SMALL_ITEMS = 500
@@ -76,8 +77,16 @@ async def write_step(
             return await asyncio.to_thread(write_plan, items, tar, tree, workshop.clamp_ns)
         return await run_in_worker(write_plan, (), items, tar, tree, workshop.clamp_ns)
 
+    async def accepts(layer: DiffID | None) -> bool:
+        intake = workshop.intake
+        if layer is None or not intake.content.exists(layer):
+            return False
+        (layer_tree,) = await intake.trees.paths([layer])
+        return await has_files(items, layer_tree, intake.content.path(layer))
+
     parts = {"files": files(items, digest), "surroundings": each([("epoch", workshop.epoch)])}
-    return await steps.take(StepInputs(step_key("copy", digest, workshop.epoch), parts), created_by, produce, run=run)
+    inputs = StepInputs(step_key("copy", digest, workshop.epoch), parts)
+    return await steps.take(inputs, created_by, produce, accepts=accepts, run=run)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from lamina.oci.digest import ImageID
+from lamina.oci.digest import Digest, ImageID
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,22 @@ class StageEnded:
 
 
 @dataclass(frozen=True)
+class Noted:
+    """Something that is done beside the steps, such as writing the cache somewhere."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """An image is in a registry now, under a name; *digest* and *size* (bytes) are its manifest's there."""
+
+    name: str
+    digest: Digest
+    size: int
+
+
+@dataclass(frozen=True)
 class Warned:
     """Something that the user should know and that stops nothing."""
 
@@ -94,7 +110,17 @@ class Warned:
 
 
 Event = (
-    Planned | StepBegan | CommandBegan | CommandOutput | CommandEnded | TriggersBegan | StepEnded | StageEnded | Warned
+    Planned
+    | StepBegan
+    | CommandBegan
+    | CommandOutput
+    | CommandEnded
+    | TriggersBegan
+    | StepEnded
+    | StageEnded
+    | Noted
+    | Pushed
+    | Warned
 )
 Tell = Callable[[Event], Awaitable[None]]
 """Takes an event; waits while its reader is behind."""

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from lamina.build.cache_places import CacheSource, CacheTarget
 from lamina.oci.platform import Platform
 from lamina.oci.reference import Reference
+from lamina.registry import Credentials
 from lamina.runtime.security import SecurityOptions
 from lamina.runtime.settings import Resources, Ulimit
 
@@ -35,6 +37,10 @@ class StepLimits:
     security: SecurityOptions = field(default_factory=SecurityOptions)
 
 
+PREDEFINED_ARGS = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "ftp_proxy",
+                   "no_proxy", "all_proxy")  # fmt: skip
+"""What a command sees without an ARG, and what is part of no cache key and no history."""
+
 Entitlement = Literal["network.host", "security.insecure"]
 """What a Dockerfile gets only if the build says so; of the host's network, ``--network=host`` says it as well."""
 
@@ -44,7 +50,8 @@ class BuildRequest:
     """A build's options. ``targets`` empty means the last stage; ``source_date_epoch_s`` bounds every time that the image has.
 
     ``platform`` is what is built for, None for the host's. ``dockerfile_text`` and ``dockerignore_text`` are of a Dockerfile that is not
-    in the context and of what stands beside it; they go before the context's own.
+    in the context and of what stands beside it; they go before the context's own. ``credentials`` are by registry, in docker's words for
+    these. With ``push`` the image goes to the registries of its tags.
 
     With ``warn`` the build tells what lint has to say. ``secrets`` are values by ID, which reach nothing but the file that a step asks
     for; ``ssh`` are agents' sockets by ID. ``squash`` makes one layer of what the last target puts on its base. With ``for_output`` the
@@ -78,3 +85,12 @@ class BuildRequest:
     platform: Platform | None = None
     limits: StepLimits = field(default_factory=StepLimits)
     entitlements: frozenset[Entitlement] = frozenset()
+    cache_from: Sequence[CacheSource] = ()
+    cache_to: Sequence[CacheTarget] = ()
+    credentials: Mapping[str, Credentials] = field(default_factory=dict)
+    push: bool = False
+
+    @property
+    def proxies(self) -> dict[str, str]:
+        """The proxy settings among the build arguments."""
+        return {name: value for name, value in self.build_args.items() if name in PREDEFINED_ARGS}

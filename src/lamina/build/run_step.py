@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from lamina.build import config, progress
-from lamina.build.arguments import proxies
 from lamina.build.cache import step_key
+from lamina.build.cache_history import any_layer
 from lamina.build.copying import CopyPlan, Ownership, plan_digest
 from lamina.build.errors import CommandFailed, ForeignPlatform, NotEntitled
 from lamina.build.explain import StepInputs, each, whole
@@ -65,7 +65,9 @@ class RunStep:
                 raise CommandFailed(" ".join(request.args), outcome.exit_code)
             return outcome.layer
 
-        return await self.steps.take(self._inputs(request, build_env, names), created_by, produce)
+        # what a command was shown beside its root is not in the words of a history
+        accepts = None if mounts or request.insecure else any_layer
+        return await self.steps.take(self._inputs(request, build_env, names), created_by, produce, accepts=accepts)
 
     def _request(self, instruction: ins.Run, mounts: list[PlacedMount]) -> RunRequest:
         run, build = self.state.run, self.workshop.request
@@ -73,7 +75,7 @@ class RunStep:
         build_args = [f"{name}={value}" for name, value in sorted(self.state.args.items())]
         return RunRequest(
             args=args,
-            env=[*(f"{n}={v}" for n, v in proxies(build.build_args).items()), *build_args, *(run.get("Env") or [])],
+            env=[*(f"{n}={v}" for n, v in build.proxies.items()), *build_args, *(run.get("Env") or [])],
             cwd=run.get("WorkingDir") or "/",
             user=run.get("User") or "",
             network=build.network if instruction.network == "default" else instruction.network,

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from lamina.build import progress
 from lamina.build.arguments import NEVER_UNUSED
+from lamina.build.cache_document import CachedStep
 from lamina.build.errors import BuildFailed
 from lamina.build.graph import StageGraph, named_sources
 from lamina.build.source import FileSource
@@ -58,6 +59,14 @@ class Solver:
         states = [task.result().state for task in self._stages.values()]
         return [s.image_id for s in states if s.image_id is not None and s.image_id != s.base_id]
 
+    def taken(self, target: Stage) -> list[CachedStep]:
+        """The steps that a target's image was made by, those of the stages that it stands on first."""
+        return self._stages[target.index].result().taken
+
+    def all_taken(self) -> list[CachedStep]:
+        """The steps of all stages."""
+        return [step for task in self._stages.values() for step in task.result().taken]
+
     async def _carry_out(self, needed: Sequence[Stage], last: Stage) -> None:
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -100,6 +109,7 @@ class Solver:
         )
         if image is not None:
             self._workshop.keep(image)
+        builder.taken.extend(await self._taken_below(stage))
         await self._run_triggers(builder, image, first, stage)
         await tell(progress.StepEnded(first, builder.state.image_id))
         for instruction, step in zip(stage.instructions, steps, strict=False):
@@ -155,6 +165,10 @@ class Solver:
         if not base.image:
             raise dockerfile.error(DockerfileError(f"base name ({stage.base.image}) should not be blank"), stage.base)
         return self._image(self._overridden_base(base.image) or base.image, wanted), wanted
+
+    async def _taken_below(self, stage: Stage) -> list[CachedStep]:
+        earlier = self._graph.called(self._graph.bases[stage.index].image, before=stage.index)
+        return (await self._finished(earlier)).taken if earlier is not None else []
 
     def _image(self, name: str, wanted: Platform | None) -> Image:
         """A stored image, of the platform that is wanted if one is."""

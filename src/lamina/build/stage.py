@@ -7,6 +7,8 @@ from pathlib import Path
 
 from lamina.build import config, progress
 from lamina.build.cache import step_key
+from lamina.build.cache_document import CachedStep
+from lamina.build.cache_history import no_layer
 from lamina.build.copy_step import plan_copy, plan_directory, write_step
 from lamina.build.explain import StepInputs, whole
 from lamina.build.flatten import write_flat
@@ -40,6 +42,11 @@ class StageBuilder:
         self.state = state
         self._files = StageFiles(self.state, workshop.intake)
         self._steps = Steps(workshop, self.state, stage=stage, use_cache=use_cache)
+
+    @property
+    def taken(self) -> list[CachedStep]:
+        """The steps so far, those of a stage below this one first."""
+        return self._steps.taken
 
     @property
     def reason(self) -> str:
@@ -118,7 +125,8 @@ class StageBuilder:
         key = step_key("config", state.root_name, before, text)
         author = instruction.text if isinstance(instruction, ins.Maintainer) else None
         parts = {"files below": whole(state.root_name), "configuration": whole(before), "instruction": whole(text)}
-        return await self._steps.take(StepInputs(key, parts), text, run=run, author=author)
+        inputs = StepInputs(key, parts)
+        return await self._steps.take(inputs, text, accepts=no_layer, run=run, author=author)
 
     async def _workdir(self, instruction: ins.Workdir) -> bool:
         run = config.change(self.state.run, instruction)

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from lamina.build.cache import Outcome
+from lamina.build.cache_document import CachedStep
+from lamina.build.cache_history import Accepts, find_in_history
 from lamina.build.explain import StepInputs
 from lamina.build.stage_state import StageState
 from lamina.build.workshop import Workshop
@@ -35,6 +37,8 @@ class Steps:
         self._use_cache = use_cache
         self._done = 0
         self.reason = ""
+        self.taken: list[CachedStep] = []
+        """The steps so far, those of a stage below this one first."""
 
     async def take(
         self,
@@ -42,14 +46,19 @@ class Steps:
         created_by: str,
         produce: Produce | None = None,
         *,
+        accepts: Accepts | None = None,
         run: Mapping[str, Any] | None = None,
         author: str | None = None,
     ) -> bool:
-        """Find a step's outcome or make it, and go on from there; returns whether it was found."""
-        outcome, cached = await self.outcome(inputs.key, created_by, produce)
+        """Find a step's outcome or make it, and go on from there; returns whether it was found.
+
+        *accepts* knows what an image's history may give for the step; without it nothing.
+        """
+        outcome, cached = await self.outcome(inputs.key, created_by, produce, accepts)
         place = f"{self._stage}/{self._done}"
         self._done += 1
         self.reason = self._workshop.memory.explain(place, inputs, cached=cached, use_cache=self._use_cache)
+        self.taken.append(CachedStep(inputs.key, outcome.created, outcome.layer, created_by))
         entry = History(
             created=outcome.created, created_by=created_by, empty_layer=outcome.layer is None, author=author
         )
@@ -58,11 +67,13 @@ class Steps:
         state.go_on(await self.recorded(append(state.config, entry, layer=outcome.layer, run=run, author=author)))
         return cached
 
-    async def outcome(self, key: str, created_by: str, produce: Produce | None) -> tuple[Outcome, bool]:
+    async def outcome(
+        self, key: str, created_by: str, produce: Produce | None, accepts: Accepts | None = None
+    ) -> tuple[Outcome, bool]:
         """A step's outcome, and whether it was found."""
         workshop = self._workshop
         async with workshop.cache.computing(key):
-            outcome = await self._find(key)
+            outcome = await self._find(key, created_by, accepts)
             cached = outcome is not None
             if outcome is None:
                 layer = None
@@ -88,12 +99,22 @@ class Steps:
         workshop.keep(image)
         return image
 
-    async def _find(self, key: str) -> Outcome | None:
+    async def _find(self, key: str, created_by: str, accepts: Accepts | None) -> Outcome | None:
         outcome = self._workshop.fresh.get(key)
         if outcome is None and self._use_cache:
-            outcome = await self._workshop.cache.find(key)
+            outcome = await self._workshop.cache.find(key) or await self._find_imported(key, created_by, accepts)
         if outcome is not None and outcome.layer is not None:
             self._workshop.lease.add(outcome.layer)
+        return outcome
+
+    async def _find_imported(self, key: str, created_by: str, accepts: Accepts | None) -> Outcome | None:
+        """What another builder made; from here on it is in the cache of this one."""
+        imported = self._workshop.imported
+        outcome = await imported.find(key)
+        if outcome is None and accepts is not None:
+            outcome = await find_in_history(imported.images, self._state.config, created_by, accepts)
+        if outcome is not None:
+            await self._workshop.cache.put(key, outcome, created_by)
         return outcome
 
     @asynccontextmanager

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lamina.build import progress
 from lamina.build.cache import BuildCache, Outcome
+from lamina.build.cache_import import ImportedCaches
 from lamina.build.explain import BuildMemory
 from lamina.build.fetching import Fetcher
 from lamina.build.named import NamedContexts
@@ -35,6 +36,7 @@ class Workshop:
     request: BuildRequest
     tell: progress.Tell
     slots: asyncio.Semaphore
+    imported: ImportedCaches
     fresh: dict[str, Outcome] = field(default_factory=dict)
     memory: BuildMemory = field(default_factory=BuildMemory)
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from lamina.cli.build_cache import read_cache
 from lamina.cli.build_context import Context, is_remote, read_context
 from lamina.cli.build_output import Output, metadata, read_each, write
 from lamina.cli.build_view import PlainView, build_view
@@ -19,7 +20,19 @@ from lamina.errors import Conflict, NotFound
 from lamina.oci.reference import Reference
 
 _FRAMED = "application/vnd.lamina.build"
-_OWN = ("secret", "ssh", "check", "keep_failed", "explain", "build_context", "allow", "timestamp", "no_cache_filter")
+_OWN = (
+    "cache_to",
+    "push",
+    "secret",
+    "ssh",
+    "check",
+    "keep_failed",
+    "explain",
+    "build_context",
+    "allow",
+    "timestamp",
+    "no_cache_filter",
+)
 """What docker's own request has no words for."""
 _EPOCH = "SOURCE_DATE_EPOCH"
 
@@ -27,9 +40,14 @@ _EPOCH = "SOURCE_DATE_EPOCH"
 def build(client: Client, argv: list[str]) -> int:
     """``lamina build``."""
     options = _parser().parse(argv)
+    options.cache_from = _read_cache(options.cache_from, "from")
+    options.cache_to = _read_cache(options.cache_to, "to")
     outputs = read_each(options.output)
     options.tag = [*options.tag, *(name for output in outputs for name in output.names)]
     options.for_output = bool(outputs) and not any(output.is_image for output in outputs)
+    options.push = options.push or any(output.push for output in outputs)
+    if options.push and not options.tag:
+        raise UsageError("tag is needed when pushing to registry")
     is_busy = any(output.takes_stdout for output in outputs)
     view = build_view(options.progress, quiet=options.quiet, out=sys.stderr if is_busy else sys.stdout)
     context = read_context(options.path, options.file)
@@ -43,10 +61,17 @@ def build(client: Client, argv: list[str]) -> int:
         return 1 if answer["warnings"] else 0
     code = _show(response, view)
     if code == 0:
-        _finish(client, options, outputs, view.image_id)
+        _finish(client, options, outputs, view)
         if options.quiet and not is_busy:
             print(view.image_id)
     return code
+
+
+def _read_cache(texts: list[str], name: str) -> list[dict[str, str]]:
+    try:
+        return read_cache(texts)
+    except ValueError as error:
+        raise UsageError(f'invalid argument for "--cache-{name}" flag: {error}') from None
 
 
 def _show(response: Response, view: PlainView) -> int:
@@ -62,15 +87,16 @@ def _show(response: Response, view: PlainView) -> int:
     return 0
 
 
-def _finish(client: Client, options: Options, outputs: list[Output], image_id: str) -> None:
+def _finish(client: Client, options: Options, outputs: list[Output], view: PlainView) -> None:
     """Write what was asked for beside the image."""
+    image_id = view.image_id
     names = [str(Reference.parse_tagged(name)) for name in options.tag]
     for output in outputs:
         write(client, output, image_id, names)
     if options.iidfile:
         Path(options.iidfile).write_text(image_id, encoding="ascii")
     if options.metadata_file:
-        text = json.dumps(metadata(client, image_id, names), indent=2)
+        text = json.dumps(metadata(client, image_id, names, view.digest), indent=2)
         Path(options.metadata_file).write_text(text + "\n", encoding="utf-8")
 
 
@@ -92,6 +118,17 @@ def _start(client: Client, options: Options, context: Context, *, events: bool) 
         return client.request("POST", "/lamina/build", chunks=_framed(body, context), content_type=_FRAMED)
     except NotFound:
         return None
+
+
+def _auths(options: Options) -> dict[str, dict[str, str]]:
+    """The credentials for the registries that the build is going to ask."""
+    caches = [fields["ref"] for fields in (*options.cache_from, *options.cache_to) if fields.get("ref")]
+    names = [*caches, *(options.tag if options.push else [])]
+    if not names:
+        return {}
+    from lamina.client.credentials import auths
+
+    return auths({Reference.parse_tagged(name).domain for name in names})
 
 
 def _framed(body: dict[str, Any], context: Context) -> Iterator[bytes]:
@@ -134,6 +171,10 @@ def _body(options: Options, context: Context, *, events: bool) -> dict[str, Any]
         "platform": options.platform or "",
         "allow": [name for text in options.allow for name in text.split(",")],
         "epoch": options.timestamp or "",
+        "cache_from": options.cache_from,
+        "cache_to": options.cache_to,
+        "auths": _auths(options),
+        "push": options.push,
         "limits": {
             "memory": options.memory,
             "memory_swap": options.memory_swap,
@@ -182,6 +223,7 @@ def _start_classic(client: Client, options: Options, context: Context) -> Respon
         "ulimits": json.dumps(options.ulimit) if options.ulimit else "",
         "cgroupparent": options.cgroup_parent,
         "securityopt": options.security_opt,
+        "cachefrom": json.dumps([fields.get("ref", "") for fields in options.cache_from]) if options.cache_from else "",
     }
     return client.request("POST", "/build", query, chunks=chunks)
 
@@ -229,6 +271,10 @@ def _parser() -> Parser:
     parser.values("--allow", help="Allow a right that the Dockerfile asks for: network.host or security.insecure")
     parser.values("--build-arg", help="Set build-time variables")
     parser.values("--build-context", help="Additional build context: NAME=DIR, NAME=URL or NAME=image://REFERENCE")
+    parser.values("--cache-from", help='Where cached steps are found: an image, or "type=local,src=path"')
+    parser.values(
+        "--cache-to", help='Where cached steps go: "type=registry,ref=name", "type=local,dest=path", "type=inline"'
+    )
     parser.value("--cgroup-parent", help="Set the parent cgroup for the RUN instructions")
     parser.flag("--check", help="Say what lint finds in the Dockerfile, and build nothing")
     parser.flag("--compress", help=HIDDEN)  # a daemon of this machine is sent nothing
@@ -262,6 +308,7 @@ def _parser() -> Parser:
     parser.value("--platform", help="Set platform if server is multi-platform capable")
     parser.value("--progress", default="auto", help="auto, tty, plain or rawjson")
     parser.flag("--pull", help="Always attempt to pull a newer version of the image")
+    parser.flag("--push", help="Send the image to the registries of its tags")
     parser.flag("-q", "--quiet", help="Suppress the build output and print the image ID on success")
     parser.flag("--rm", default=True, help="Remove intermediate containers after a successful build (default true)")
     parser.values("--secret", help="Secret to expose to the build: id=NAME[,src=FILE|env=VARIABLE]")

@@ -16,7 +16,7 @@ from lamina.cli.grammar import CommandFailed
 from lamina.cli.values import csv_fields
 from lamina.client.client import Client, Response, quoted
 
-_KINDS = ("local", "tar", "oci", "docker", "image", "cacheonly")
+_KINDS = ("local", "tar", "oci", "docker", "image", "registry", "cacheonly")
 _STDOUT = "-"
 _MODE = 0o7777
 
@@ -24,12 +24,13 @@ _MODE = 0o7777
 class Output:
     """One ``--output``: its kind, where it goes (``-`` for standard output), and the names that the image gets."""
 
-    __slots__ = ("dest", "kind", "names")
+    __slots__ = ("dest", "kind", "names", "push")
 
-    def __init__(self, kind: str, dest: str = "", names: tuple[str, ...] = ()) -> None:
+    def __init__(self, kind: str, dest: str = "", names: tuple[str, ...] = (), *, push: bool = False) -> None:
         self.kind = kind
         self.dest = dest
         self.names = names
+        self.push = push
 
     @property
     def is_image(self) -> bool:
@@ -62,8 +63,9 @@ def _checked(values: dict[str, str]) -> Output:
     names = tuple(name for name in values.pop("name", "").split(",") if name)
     if not kind:
         raise ValueError("type is required for output")
-    if kind == "registry" or values.pop("push", "false") not in ("false", "0", ""):
-        raise ValueError("pushing is not supported yet")
+    push = values.pop("push", "false").lower() in ("true", "1") or kind == "registry"
+    if kind == "registry":
+        kind = "image"
     if kind not in _KINDS:
         raise ValueError(f"unknown output type {kind}: it must be one of {', '.join(_KINDS)}")
     unknown = [name for name in values if name != "tar"]
@@ -77,7 +79,9 @@ def _checked(values: dict[str, str]) -> Output:
         raise ValueError(f"dest cannot be used with output type {kind}")
     if kind in ("tar", "oci"):
         dest = dest or _STDOUT
-    return Output(kind, dest, names)
+    if push and kind != "image":
+        raise ValueError(f"push cannot be used with output type {kind}")
+    return Output(kind, dest, names, push=push)
 
 
 def check(output: Output) -> None:
@@ -190,14 +194,15 @@ class _Stream:
         return data[:size]
 
 
-def metadata(client: Client, image_id: str, names: list[str]) -> dict[str, Any]:
-    """What ``--metadata-file`` has, under BuildKit's keys."""
+def metadata(client: Client, image_id: str, names: list[str], pushed: str) -> dict[str, Any]:
+    """What ``--metadata-file`` has, under BuildKit's keys; *pushed* is the manifest's digest in a registry, if the image went to one."""
     descriptor = client.request("GET", f"/images/{quoted(image_id)}/json").json()["Descriptor"]
     found: dict[str, Any] = {
         "containerimage.config.digest": image_id,
-        "containerimage.descriptor": descriptor,
-        "containerimage.digest": descriptor["digest"],
+        "containerimage.digest": pushed or descriptor["digest"],
     }
+    if not pushed:
+        found["containerimage.descriptor"] = descriptor
     if names:
         found["image.name"] = ",".join(names)
     return found

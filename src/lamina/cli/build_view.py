@@ -25,6 +25,8 @@ class PlainView:
         self._quiet = quiet
         self._out = out
         self.image_id = ""
+        self.digest = ""
+        """Of the manifest in the registry that the image was pushed to."""
 
     def __enter__(self) -> PlainView:
         return self
@@ -34,7 +36,9 @@ class PlainView:
 
     def show(self, fields: dict[str, Any]) -> None:
         """Take one object of the daemon's answer."""
-        self.image_id = str((fields.get("aux") or {}).get("ID") or self.image_id)
+        aux = fields.get("aux") or {}
+        self.image_id = str(aux.get("ID") or self.image_id)
+        self.digest = str(aux.get("Digest") or self.digest)
         text = fields.get("stream", "")
         if self._quiet:
             self.image_id = text.strip() or self.image_id
@@ -56,6 +60,8 @@ class JsonView(PlainView):
         """See PlainView."""
         if fields["event"] == "Built":
             self.image_id = fields["images"][-1]
+        elif fields["event"] == "Pushed":
+            self.digest = fields["digest"]
         print(json.dumps(fields), file=self._out, flush=True)
 
 
@@ -97,6 +103,19 @@ class LiveView(PlainView):
             self._say(f"{mark} {running.title} [dim]{running.seconds:.1f}s[/dim]")
             if fields["reason"] and not fields["cached"]:
                 self._say(f"       [dim]{_escaped(fields['reason'])}[/dim]")
+        else:
+            self._show_aside(kind, fields)
+        if kind in ("StepBegan", "CommandOutput"):
+            # what failed is what spoke last
+            self._failed = self._running.get(step["number"])
+
+    def _show_aside(self, kind: str, fields: dict[str, Any]) -> None:
+        """What is of no step."""
+        if kind == "Pushed":
+            self.digest = fields["digest"]
+            self._say(f"pushed {_escaped(fields['name'])} {self.digest}")
+        elif kind == "Noted":
+            self._say(_escaped(fields["text"].rstrip()))
         elif kind == "Warned":
             self._say(f"[yellow]{_escaped(fields['text'].rstrip())}[/yellow]")
         elif kind == "Built":
@@ -104,9 +123,6 @@ class LiveView(PlainView):
             self._say(f"built {self.image_id} in {time.monotonic() - self._begun:.1f}s")
             for name in fields["names"]:
                 self._say(f"named {_escaped(name)}")
-        if kind in ("StepBegan", "CommandOutput"):
-            # what failed is what spoke last
-            self._failed = self._running.get(step["number"])
 
     def fail(self, message: str) -> None:
         """See PlainView."""

@@ -14,15 +14,16 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from lamina.layer.compression import READ_BYTES, Format, Peeked, decompressor
+from lamina.layer.compression import READ_BYTES, Format, Peeked, Read, decompressor
 from lamina.layer.scan import Limits, Scanner
 from lamina.layer.tree import save
 from lamina.linux.files import start_writeback
 from lamina.oci.digest import Digest
 
-__all__ = ["IngestedLayer", "Limits", "hash_file", "ingest"]
+__all__ = ["IngestedLayer", "Limits", "hash_file", "ingest", "ingest_from"]
 
 _QUEUE_BLOCKS = 8
 _WRITEBACK_BYTES = 32 << 20
@@ -52,8 +53,22 @@ def ingest(
 
     The tar and the blob are synced to disk. Blocking. Raises InvalidLayer or OSError; no file is left behind then.
     """
+    return ingest_from(
+        partial(_read_fully, source_fd), tar_path=tar_path, tree_path=tree_path, blob_path=blob_path, limits=limits
+    )
+
+
+def ingest_from(
+    read: Read,
+    *,
+    tar_path: Path,
+    tree_path: Path,
+    blob_path: Path | None = None,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
+) -> IngestedLayer:
+    """As ``ingest``, from a function that gives as many bytes as it is asked for, fewer only at the end."""
     try:
-        return _ingest(source_fd, tar_path, tree_path, blob_path, limits)
+        return _ingest(read, tar_path, tree_path, blob_path, limits)
     except BaseException:
         for path in (tar_path, tree_path, blob_path):
             if path is not None:
@@ -68,8 +83,10 @@ def hash_file(path: Path) -> Digest:
         return Digest("sha256:" + hashlib.file_digest(file, "sha256").hexdigest())
 
 
-def _ingest(source_fd: int, tar_path: Path, tree_path: Path, blob_path: Path | None, limits: Limits) -> IngestedLayer:
-    source = Peeked(lambda size: _read_fully(source_fd, size))
+def _ingest(
+    source_read: Read, tar_path: Path, tree_path: Path, blob_path: Path | None, limits: Limits
+) -> IngestedLayer:
+    source = Peeked(source_read)
     compressed = source.format != "none"
     blob = Sink(blob_path if compressed else None)
     tar = Sink(tar_path)

@@ -18,6 +18,9 @@ from lamina.oci.descriptor import InvalidDocument, decode_digest, encode_json
 from lamina.oci.digest import ChainID, DiffID, Digest, ImageID, chain_id
 from lamina.oci.platform import Platform
 
+INLINE_CACHE = "lamina.build.cache.v1"
+"""Where a config tells of the steps that made the image, for later builds (``--cache-to type=inline``)."""
+_BUILDKIT_CACHE = "moby.buildkit.cache.v0"
 _MAXIMUM_BYTES = 8 << 20
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d)(?:\.(\d+))?([Zz]|[+-]\d\d:\d\d)")
 
@@ -200,9 +203,13 @@ class ImageConfig:
             document["author"] = author
         document["history"] = list(history)
         document["rootfs"] = {"type": "layers", "diff_ids": list(diff_ids)}
-        for stale in ("container", "container_config", "id", "parent"):
+        for stale in ("container", "container_config", "id", "parent", INLINE_CACHE, _BUILDKIT_CACHE):
             document.pop(stale, None)
         return self._build(document)
+
+    def with_inline_cache(self, steps: object) -> ImageConfig:
+        """This config, with the steps that made the image under a name of lamina's own."""
+        return self._build({**self.document, INLINE_CACHE: steps})
 
 
 def _text(value: object) -> str:

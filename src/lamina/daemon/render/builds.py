@@ -41,7 +41,9 @@ def classic_text(event: progress.Event) -> str:
             identity = f" ---> {image_id.hex[:12]}\n" if image_id is not None else " --->\n"
             why = f" ---> {reason}\n" if reason and not cached else ""
             return f" ---> Using cache\n{identity}" if cached else why + identity
-        case progress.Warned(text):
+        case progress.Pushed(name, digest, size):
+            return f"{name}: digest: {digest} size: {size}\n"
+        case progress.Noted(text) | progress.Warned(text):
             return text
     return ""
 
@@ -134,8 +136,16 @@ class Transcript(_Lines):
             self._order.extend(event.stages)
         elif isinstance(event, progress.StageEnded):
             await self._end_turn(event.stage)
+        elif isinstance(event, progress.Pushed):
+            await self._tell_text(classic_text(event))
+            if not self._quiet:
+                await self.put({"aux": {"Tag": event.name, "Digest": event.digest, "Size": event.size}})
         else:
-            stage = self._order[0] if isinstance(event, progress.Warned) and self._order else _stage_of(event)
+            stage = (
+                self._order[0]
+                if isinstance(event, progress.Noted | progress.Warned) and self._order
+                else _stage_of(event)
+            )
             await self._take(stage, classic_text(event))
 
     async def flush(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import msgspec
 
 from lamina.api.filters import Filters
 from lamina.build import kept
+from lamina.build.cache_places import CacheSource, CacheTarget
 from lamina.build.kept import PruneRequest
 from lamina.build.request import BuildRequest, Entitlement, LocalContext, StepLimits
 from lamina.container.times import parse_moment
@@ -18,6 +20,7 @@ from lamina.daemon.http.message import InvalidRequest
 from lamina.errors import Unsupported
 from lamina.oci.platform import Platform
 from lamina.oci.reference import Reference
+from lamina.registry import Credentials
 from lamina.runtime.limits import check_resources, check_ulimits
 from lamina.runtime.security import SecurityOptions
 from lamina.runtime.settings import Resources, Ulimit
@@ -26,7 +29,7 @@ _NOTHING = ("", "0", "null", "[]", "{}", "false", "no", "none")
 _SHM_BYTES = 64 << 20
 _NETWORKS = {"": "bridge", "default": "bridge", "bridge": "bridge", "host": "host", "none": "none"}
 _ENTITLEMENTS: Mapping[str, Entitlement] = {name: name for name in ("network.host", "security.insecure")}
-_UNSUPPORTED = ("outputs", "pull", "cachefrom")
+_UNSUPPORTED = ("outputs", "pull")
 _OPTIONS_LIMIT = 8 << 20
 FRAMED = "application/vnd.lamina.build"
 """The media type of a body that is a JSON object on its first line, and the context's tar after it."""
@@ -86,6 +89,24 @@ class _Ulimit(msgspec.Struct, rename="pascal"):
     hard: int = 0
 
 
+class _Auth(msgspec.Struct):
+    """A registry's entry in X-Registry-Config (Engine API, "Authentication"): ``auth`` is name and password in base64."""
+
+    username: str = ""
+    password: str = ""
+    auth: str = ""
+    identitytoken: str = ""
+
+    @property
+    def meaning(self) -> Credentials:
+        """As the registry client takes it."""
+        username, password = self.username, self.password
+        if self.auth and not username:
+            decoded = base64.b64decode(self.auth + "==").decode("utf-8", "replace")
+            username, _, password = decoded.partition(":")
+        return Credentials(username, password, self.identitytoken)
+
+
 class BuildBody(msgspec.Struct):
     """``POST /lamina/build``: a build of a directory of the daemon's machine, read where it lies, of a *remote*, or of a tar that follows.
 
@@ -125,6 +146,10 @@ class BuildBody(msgspec.Struct):
     limits: _Limits = msgspec.field(default_factory=_Limits)
     allow: list[str] = []
     epoch: str = ""
+    cache_from: list[dict[str, str]] = []
+    cache_to: list[dict[str, str]] = []
+    auths: dict[str, _Auth] = {}
+    push: bool = False
 
     @property
     def local(self) -> LocalContext | None:
@@ -164,6 +189,10 @@ class BuildBody(msgspec.Struct):
             platform=_platform(self.platform),
             limits=self.limits.meaning,
             entitlements=frozenset(map(_entitlement, self.allow)),
+            cache_from=[CacheSource.of(fields) for fields in self.cache_from],
+            cache_to=[CacheTarget.of(fields) for fields in self.cache_to] or _inline(self.build_args),
+            credentials={name: given.meaning for name, given in self.auths.items()},
+            push=self.push,
         )
 
 
@@ -213,6 +242,12 @@ def read_query(request: Request) -> BuildRequest:
         squash=request.flag("squash"),
         platform=_platform(request.query("platform")),
         limits=_limits(request).meaning,
+        cache_from=[
+            CacheSource.of({"type": "registry", "ref": name})
+            for name in _json(request, "cachefrom", list[str] | None) or []
+        ],
+        cache_to=_inline(build_args),
+        credentials=_credentials(request.headers.get("X-Registry-Config", "")),
     )
 
 
@@ -233,6 +268,22 @@ def read_prune(request: Request) -> PruneRequest:
         maximum_bytes=request.integer("max-used-space") or 0,
         minimum_free_bytes=request.integer("min-free-space") or 0,
     )
+
+
+def _inline(build_args: Mapping[str, str]) -> list[CacheTarget]:
+    """BuildKit's older way to ask for an inline cache."""
+    return [CacheTarget()] if build_args.get("BUILDKIT_INLINE_CACHE", "").lower() in ("1", "true") else []
+
+
+def _credentials(header: str) -> dict[str, Credentials]:
+    """X-Registry-Config: base64url of JSON, by registry. Raises InvalidRequest."""
+    if not header:
+        return {}
+    try:
+        data = base64.urlsafe_b64decode(header + "==")
+        return {name: auth.meaning for name, auth in documents.decode(data, dict[str, _Auth]).items()}
+    except (ValueError, documents.InvalidDocument) as error:
+        raise InvalidRequest(f"invalid X-Registry-Config: {error}") from None
 
 
 def _limits(request: Request) -> _Limits:

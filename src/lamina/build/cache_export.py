@@ -1,0 +1,75 @@
+"""``--cache-to``: the steps of a build, with what they made, for builds elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from lamina.build import progress
+from lamina.build.cache_document import CACHE_CONFIG, CacheDocument, CachedStep
+from lamina.build.cache_import import read_cache
+from lamina.build.cache_places import CacheTarget
+from lamina.build.workshop import Workshop
+from lamina.errors import LaminaError
+from lamina.image.mutate import plain_manifest
+from lamina.image.store import Image
+from lamina.linux.worker import run_in_worker
+from lamina.oci.descriptor import Descriptor
+from lamina.oci.digest import DiffID
+from lamina.oci.manifest import Manifest
+from lamina.registry.layers import Form, OutgoingLayer, put_layer
+from lamina.registry.places import Place
+
+
+async def export_cache(
+    target: CacheTarget, steps: Sequence[CachedStep], result: Sequence[CachedStep], workshop: Workshop
+) -> None:
+    """Write a cache that is not inline: all *steps*, or of mode min those of the *result*.
+
+    Raises the registry's errors, unless the target ignores them; they are told then.
+    """
+    chosen = list({step.key: step for step in (steps if target.mode == "max" else result)}.values())
+    diff_ids = list(dict.fromkeys(DiffID(step.layer) for step in chosen if step.layer is not None))
+    content, request = workshop.intake.content, workshop.request
+    layers = [OutgoingLayer(diff_id, content.path(diff_id)) for diff_id in diff_ids]
+    place = target.place(request.credentials, request.proxies)
+    await workshop.tell(progress.Noted(f"exporting cache to {target}\n"))
+    try:
+        await run_in_worker(write_cache, (), place, chosen, layers, workshop.directory, target.form, target.level)
+    except LaminaError as error:
+        if not target.ignores_errors:
+            raise
+        await workshop.tell(progress.Warned(f"[Warning] the cache was not exported: {error.message}\n"))
+
+
+async def with_inline_cache(image: Image, result: Iterable[CachedStep], workshop: Workshop) -> Image:
+    """The image again, with the steps that made it in its config."""
+    layers = {None, *image.config.diff_ids}
+    config = image.config.with_inline_cache([step for step in result if step.layer in layers])
+    sizes = [workshop.intake.content.size(diff_id) for diff_id in config.diff_ids]
+    made = await workshop.images.add(config, plain_manifest(config, sizes), parent=image.parent)
+    workshop.keep(made)
+    return made
+
+
+def write_cache(
+    place: Place,
+    steps: Sequence[CachedStep],
+    layers: Sequence[OutgoingLayer],
+    scratch: Path,
+    form: Form,
+    level: int | None,
+) -> None:
+    """Write a cache somewhere, each layer that the cache there has not got. Blocking. Raises the registry's errors."""
+    known = {}
+    with suppress(LaminaError):
+        known = dict(read_cache(place).layers)
+    blobs = [put_layer(place, _known(layer, known), scratch, form, level) for layer in layers]
+    config = CacheDocument.config(steps, [layer.diff_id for layer in layers])
+    pointer = Descriptor(CACHE_CONFIG, place.put_data(config), len(config))
+    place.put_manifest(Manifest.build(pointer, tuple(blobs)))
+
+
+def _known(layer: OutgoingLayer, known: dict[DiffID, Descriptor]) -> OutgoingLayer:
+    return OutgoingLayer(layer.diff_id, layer.tar, known.get(layer.diff_id))

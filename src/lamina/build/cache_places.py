@@ -1,0 +1,143 @@
+"""``--cache-from`` and ``--cache-to``: where a build's cache comes from and goes to, in BuildKit's words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, cast
+
+from lamina.errors import InvalidArgument, Unsupported
+from lamina.oci.digest import Digest
+from lamina.oci.reference import Reference
+from lamina.registry import Access, Credentials
+from lamina.registry.access import credentials_for
+from lamina.registry.places import LayoutPlace, Place, RegistryPlace
+
+Mode = Literal["min", "max"]
+Form = Literal["gzip", "zstd", "none"]
+
+_FORMS: Mapping[str, Form] = {"gzip": "gzip", "zstd": "zstd", "uncompressed": "none"}
+_SOURCE_KEYS = {"registry": {"ref"}, "local": {"src", "digest", "tag"}}
+_FORM_KEYS = {"mode", "compression", "compression-level", "force-compression", "ignore-error", "image-manifest",
+              "oci-mediatypes"}  # fmt: skip
+_TARGET_KEYS = {"registry": {"ref", *_FORM_KEYS}, "local": {"dest", "tag", *_FORM_KEYS}, "inline": set[str]()}
+_TRUE = ("true", "1", "")
+
+
+class InvalidCachePlace(InvalidArgument):
+    """A ``--cache-from`` or ``--cache-to`` makes no sense."""
+
+
+@dataclass(frozen=True)
+class CacheSource:
+    """Where a cache is read: a name in a registry, which may be an image's that is stored here, or a directory."""
+
+    reference: Reference | None = None
+    directory: LayoutPlace | None = None
+
+    @classmethod
+    def of(cls, fields: Mapping[str, str]) -> CacheSource:
+        """From what stands in a ``--cache-from``. Raises InvalidCachePlace, or Unsupported for kinds that lamina has not."""
+        kind = _kind(fields, _SOURCE_KEYS)
+        if kind == "registry":
+            return cls(Reference.parse_tagged(_required(fields, "ref", kind)))
+        digest = Digest.parse(fields["digest"]) if fields.get("digest") else None
+        return cls(directory=LayoutPlace(_directory(fields, "src"), fields.get("tag") or "latest", digest))
+
+    def place(self, credentials: Mapping[str, Credentials], proxies: Mapping[str, str]) -> Place:
+        """What it is read from."""
+        if self.directory is not None:
+            return self.directory
+        assert self.reference is not None
+        return _in_registry(self.reference, credentials, proxies)
+
+    def __str__(self) -> str:
+        return str(self.directory or (self.reference and self.reference.familiar))
+
+
+@dataclass(frozen=True)
+class CacheTarget:
+    """Where a cache is written, and how: the steps of the result alone (``min``) or all that were taken (``max``).
+
+    With neither reference nor directory it is inline: written into the image's own config.
+    """
+
+    reference: Reference | None = None
+    directory: LayoutPlace | None = None
+    mode: Mode = "min"
+    form: Form = "gzip"
+    level: int | None = None
+    ignores_errors: bool = False
+
+    @classmethod
+    def of(cls, fields: Mapping[str, str]) -> CacheTarget:
+        """From what stands in a ``--cache-to``. Raises as ``CacheSource.of`` does."""
+        kind = _kind(fields, _TARGET_KEYS)
+        mode, form = fields.get("mode") or "min", fields.get("compression") or "gzip"
+        if mode not in ("min", "max"):
+            raise InvalidCachePlace(f"invalid cache export mode {mode!r}: it must be min or max")
+        if form not in _FORMS:
+            raise InvalidCachePlace(f"unsupported layer compression type: {form}; lamina has {', '.join(_FORMS)}")
+        for name in ("image-manifest", "oci-mediatypes"):
+            if fields.get(name, "true").lower() not in _TRUE:
+                raise Unsupported(
+                    f"--cache-to {name}=false is not supported by lamina: a cache is an OCI image manifest"
+                )
+        reference = Reference.parse_tagged(_required(fields, "ref", kind)) if kind == "registry" else None
+        directory = LayoutPlace(_directory(fields, "dest"), fields.get("tag") or "latest") if kind == "local" else None
+        ignores = fields.get("ignore-error", "false").lower() in _TRUE
+        return cls(reference, directory, cast(Mode, mode), _FORMS[form], _level(fields), ignores)
+
+    @property
+    def is_inline(self) -> bool:
+        """Whether the cache is a part of the image."""
+        return self.reference is None and self.directory is None
+
+    def place(self, credentials: Mapping[str, Credentials], proxies: Mapping[str, str]) -> Place:
+        """What it is written to; an inline one has none."""
+        if self.directory is not None:
+            return self.directory
+        assert self.reference is not None
+        return _in_registry(self.reference, credentials, proxies)
+
+    def __str__(self) -> str:
+        return str(self.directory or (self.reference and self.reference.familiar) or "the image")
+
+
+def _in_registry(reference: Reference, known: Mapping[str, Credentials], proxies: Mapping[str, str]) -> RegistryPlace:
+    return RegistryPlace(Access(reference, credentials_for(reference, known), proxies))
+
+
+def _kind(fields: Mapping[str, str], known: Mapping[str, set[str]]) -> str:
+    kind = fields.get("type", "")
+    if not kind:
+        raise InvalidCachePlace("a cache needs a type: it is given as type=registry,ref=NAME for example")
+    if kind not in known:
+        raise Unsupported(f"cache type {kind!r} is not supported by lamina: it has {', '.join(known)}")
+    unknown = sorted(set(fields) - known[kind] - {"type"})
+    if unknown:
+        raise InvalidCachePlace(f"unknown option {unknown[0]!r} of a cache of type {kind}")
+    return kind
+
+
+def _required(fields: Mapping[str, str], name: str, kind: str) -> str:
+    if not fields.get(name):
+        raise InvalidCachePlace(f"{name} is required for a cache of type {kind}")
+    return fields[name]
+
+
+def _directory(fields: Mapping[str, str], name: str) -> Path:
+    path = _required(fields, name, "local")
+    if not path.startswith("/") or "\0" in path:
+        raise InvalidCachePlace(f"{name} of a local cache must be an absolute path: {path!r}")
+    return Path(path)
+
+
+def _level(fields: Mapping[str, str]) -> int | None:
+    text = fields.get("compression-level", "")
+    if not text:
+        return None
+    if not text.isdigit() or not 0 < int(text) < 23:
+        raise InvalidCachePlace(f"invalid compression-level {text!r}: it must be a number from 1 to 22")
+    return int(text)

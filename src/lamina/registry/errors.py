@@ -1,0 +1,58 @@
+"""What can go wrong with a registry."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lamina.errors import Forbidden, LaminaError, NotFound, Unavailable
+
+
+class RegistryUnreachable(Unavailable):
+    """A registry, or the server that gives its tokens, does not answer."""
+
+    def __init__(self, host: str, reason: str) -> None:
+        super().__init__(f"registry {host} does not answer: {reason}")
+        self.host = host
+
+
+class RegistryRefused(LaminaError):
+    """A registry answers, but not as was asked."""
+
+    def __init__(self, what: str, status: int, reason: str) -> None:
+        super().__init__(f"{what}: the registry answered {status} {reason}".rstrip())
+        self.status = status
+
+
+class AccessDenied(Forbidden):
+    """A registry does not let who is asking do this."""
+
+    def __init__(self, repository: str, reason: str = "") -> None:
+        detail = f": {reason}" if reason else ""
+        super().__init__(
+            f"pull access denied for {repository}, repository does not exist or may require 'docker login'{detail}"
+        )
+        self.repository = repository
+
+
+class NotInRegistry(NotFound):
+    """A repository has no manifest or blob of this name."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what}: not found")
+        self.what = what
+
+
+class WrongBytes(LaminaError):
+    """What a registry sent is not what its digest says."""
+
+    def __init__(self, what: str, digest: str) -> None:
+        super().__init__(f"{what}: its bytes do not match {digest}")
+        self.digest = digest
+
+
+class LayoutUnwritable(LaminaError):
+    """A directory cannot be made an image layout, or be added to."""
+
+    def __init__(self, directory: Path, reason: str) -> None:
+        super().__init__(f"cannot write to {directory}: {reason}")
+        self.directory = directory

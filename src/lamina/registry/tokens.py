@@ -1,0 +1,85 @@
+"""How a registry wants to be told who asks: the challenge of a 401, and the token that answers it.
+
+RFC 7235 for challenges; docker's "Token Authentication Specification" and its OAuth form for tokens.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from dataclasses import dataclass
+from urllib.parse import urlencode
+
+import urllib3
+
+from lamina.registry.access import Credentials
+from lamina.registry.errors import AccessDenied, RegistryUnreachable
+
+_CLIENT = "lamina"
+_PARAMETER = re.compile(r'(\w+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
+
+
+@dataclass(frozen=True)
+class Challenge:
+    """What a registry asks for: the *scheme* in lower case, and for a bearer's token where it is to be had."""
+
+    scheme: str
+    realm: str = ""
+    service: str = ""
+    scope: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Challenge:
+        """Read a WWW-Authenticate header; what it does not say is empty."""
+        scheme, _, rest = text.strip().partition(" ")
+        found = {name.lower(): quoted or plain for name, quoted, plain in _PARAMETER.findall(rest)}
+        return cls(scheme.lower(), found.get("realm", ""), found.get("service", ""), found.get("scope", ""))
+
+
+def answer(
+    challenge: Challenge, credentials: Credentials | None, scope: str, repository: str, pool: urllib3.PoolManager
+) -> str:
+    """The Authorization header that answers a challenge, with a token fetched if it needs one.
+
+    Raises AccessDenied if there is nothing to answer with, RegistryUnreachable if the token's server does not answer.
+    """
+    if challenge.scheme == "basic" and credentials is not None and credentials.username:
+        return basic(credentials)
+    if challenge.scheme == "bearer" and challenge.realm:
+        return f"Bearer {_token(challenge, credentials, scope, repository, pool)}"
+    raise AccessDenied(repository, "no basic auth credentials" if challenge.scheme == "basic" else "")
+
+
+def basic(credentials: Credentials) -> str:
+    """A name and password as an Authorization (RFC 7617)."""
+    return "Basic " + base64.b64encode(f"{credentials.username}:{credentials.password}".encode()).decode()
+
+
+def _token(
+    challenge: Challenge, credentials: Credentials | None, scope: str, repository: str, pool: urllib3.PoolManager
+) -> str:
+    fields = {"service": challenge.service, "scope": challenge.scope or scope}
+    try:
+        if credentials is not None and credentials.identity_token:
+            form = fields | {
+                "grant_type": "refresh_token",
+                "refresh_token": credentials.identity_token,
+                "client_id": _CLIENT,
+            }
+            response = pool.request_encode_body("POST", challenge.realm, form, encode_multipart=False)
+        else:
+            headers = {"Authorization": basic(credentials)} if credentials and credentials.username else {}
+            response = pool.request("GET", f"{challenge.realm}?{urlencode(fields)}", headers=headers)
+    except urllib3.exceptions.HTTPError as error:
+        raise RegistryUnreachable(challenge.realm, str(error)) from None
+    if response.status in (401, 403):
+        raise AccessDenied(repository)
+    try:
+        document = json.loads(response.data)
+        token = document.get("token") or document.get("access_token")
+    except (ValueError, AttributeError):
+        token = None
+    if response.status != 200 or not isinstance(token, str):
+        raise RegistryUnreachable(challenge.realm, f"no token was given (status {response.status})")
+    return token

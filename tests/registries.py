@@ -1,0 +1,87 @@
+"""Debian's docker-registry, as a peer: on a loopback port and a directory of its own."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import bcrypt
+import pytest
+
+START_TIMEOUT_S = 20
+USER, PASSWORD = "somebody", "pass:word"
+
+
+@dataclass(frozen=True)
+class Registry:
+    """A registry that runs."""
+
+    host: str
+    root: Path
+
+    def blobs(self) -> set[str]:
+        """The digests of what it stores, in hexadecimal."""
+        return {path.parent.name for path in self.root.glob("docker/registry/v2/blobs/sha256/*/*/data")}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def serving(directory: Path, *, htpasswd: str = "") -> Iterator[Registry]:
+    """A registry on *directory*; with *htpasswd*, the lines of such a file, it wants to know who asks."""
+    program = shutil.which("docker-registry")
+    if program is None:
+        pytest.skip("docker-registry is not installed (make setup)")
+    directory.mkdir(parents=True, exist_ok=True)
+    host = f"127.0.0.1:{free_port()}"
+    lines = ["version: 0.1", "log: {level: error}", "storage:", f"  filesystem: {{rootdirectory: {directory}/data}}"]
+    lines += ["  delete: {enabled: true}", f"http: {{addr: '{host}'}}"]
+    if htpasswd:
+        (directory / "htpasswd").write_text(htpasswd)
+        lines += [f"auth: {{htpasswd: {{realm: test, path: {directory}/htpasswd}}}}"]
+    (directory / "config.yml").write_text("\n".join(lines) + "\n")
+    with open(directory / "log", "wb") as log:
+        process = subprocess.Popen([program, "serve", str(directory / "config.yml")], stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not _answers(host):
+            assert process.poll() is None, (directory / "log").read_text()
+            assert time.monotonic() < deadline, "docker-registry does not answer"
+            time.sleep(0.02)
+        yield Registry(host, directory / "data")
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def _answers(host: str) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", int(host.rpartition(":")[2])), 1):
+        return True
+    return False
+
+
+def htpasswd_line() -> str:
+    """What lets USER in; hashed anew, as bcrypt is what docker-registry takes."""
+    return f"{USER}:{bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()}\n"
+
+
+def docker_config(directory: Path, host: str) -> Path:
+    """A directory whose config.json knows USER at a registry; for DOCKER_CONFIG."""
+    directory.mkdir(parents=True, exist_ok=True)
+    auth = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+    (directory / "config.json").write_text(json.dumps({"auths": {host: {"auth": auth}}}))
+    os.chmod(directory / "config.json", 0o600)
+    return directory
