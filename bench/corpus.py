@@ -19,19 +19,30 @@ _SIZES = (100, 1_000, 4_000, 12_000, 30_000, 110_000)
 class Corpus:
     """``busybox`` is a small root file system; ``big`` is one of at least 1 GB and 40,000 entries, which also holds busybox.
 
-    ``context`` is a build context of 5,000 small files and one of 200 MB, with a Dockerfile of 18 instructions.
+    ``context`` is a build context of 5,000 small files and one of 200 MB, with a Dockerfile of 18 instructions; ``large_context`` is one
+    of a file of 2 GB, ``slow_context`` has a Dockerfile of two stages that sleep for five seconds each and do not need each other.
     """
 
     busybox: Path
     big: Path
     context: Path
+    large_context: Path
+    slow_context: Path
 
     @classmethod
     def make(cls, directory: Path) -> Corpus:
         """Write the files below *directory*."""
         directory.mkdir()
-        corpus = cls(directory / "busybox.tar", directory / "big.tar", directory / "context")
+        corpus = cls(
+            directory / "busybox.tar",
+            directory / "big.tar",
+            directory / "context",
+            directory / "large",
+            directory / "slow",
+        )
         _make_context(corpus.context)
+        _make_large_context(corpus.large_context)
+        _make_slow_context(corpus.slow_context)
         with tarfile.open(corpus.busybox, "w") as tar:
             _add_busybox(tar)
         with tarfile.open(corpus.big, "w", format=tarfile.GNU_FORMAT) as tar:
@@ -59,6 +70,22 @@ def _make_context(directory: Path) -> None:
         *runs[8:],
     ]
     (directory / "Dockerfile").write_text("\n".join([*lines, "WORKDIR /src", "EXPOSE 80", 'CMD ["sh"]']) + "\n")
+
+
+def _make_large_context(directory: Path) -> None:
+    directory.mkdir()
+    noise = random.Random(3).randbytes(20_000_000)
+    with open(directory / "large", "wb") as file:
+        file.writelines(noise for _ in range(100))
+    (directory / "Dockerfile").write_text("FROM busybox\nCOPY large /large\n")
+
+
+def _make_slow_context(directory: Path) -> None:
+    directory.mkdir()
+    (directory / "Dockerfile").write_text(
+        "FROM busybox AS one\nRUN sleep 5; echo 1 > /one\n"
+        "FROM busybox\nRUN sleep 5; echo 2 > /two\nCOPY --from=one /one /one\n"
+    )
 
 
 def _add_busybox(tar: tarfile.TarFile) -> None:

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -17,6 +18,7 @@ from lamina.linux.cgroups import Hierarchies
 
 LAMINA = str(Path(sys.executable).with_name("lamina"))
 _START_TIMEOUT_S = 60
+_WATCH_INTERVAL_S = 0.02
 
 
 @dataclass
@@ -54,9 +56,40 @@ class Engine:
         self.run(*arguments, own=own)
         return time.perf_counter() - start
 
+    @contextmanager
+    def watched_memory(self) -> Iterator[MemoryWatch]:
+        """Look at the memory of the resident processes, and of those that they start, for the length of the block."""
+        watch = MemoryWatch(self.pids)
+        watch.start()
+        try:
+            yield watch
+        finally:
+            watch.stop()
+
     def memory_bytes(self) -> int:
         """What the resident processes hold, shared pages counted by their share (PSS)."""
         return sum(_pss(pid) for pid in self.pids())
+
+
+class MemoryWatch(threading.Thread):
+    """Looks at processes' memory every few milliseconds and keeps the most that it saw."""
+
+    def __init__(self, pids: Callable[[], list[int]]) -> None:
+        super().__init__(daemon=True)
+        self._pids = pids
+        self._ended = threading.Event()
+        self.peak_bytes = 0
+
+    def run(self) -> None:
+        """The thread's work."""
+        while not self._ended.wait(_WATCH_INTERVAL_S):
+            everyone = {child for pid in self._pids() for child in _with_children(pid)}
+            self.peak_bytes = max(self.peak_bytes, sum(map(_pss, everyone)))
+
+    def stop(self) -> None:
+        """End the watch."""
+        self._ended.set()
+        self.join()
 
 
 @contextmanager
@@ -174,7 +207,8 @@ def _with_children(pid: int) -> list[int]:
 
 
 def _pss(pid: int) -> int:
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) << 10
+    with suppress(OSError):
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) << 10
     return 0

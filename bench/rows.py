@@ -75,6 +75,19 @@ def _build_cached_own(engine: Engine, corpus: Corpus) -> float:
     return engine.timed("build", "-q", "-t", "benched", corpus.context, own=True)
 
 
+def _build_stages(engine: Engine, corpus: Corpus) -> float:
+    return engine.timed("build", "-q", "--no-cache", "-t", "stages", corpus.slow_context)
+
+
+def _copy_memory(engine: Engine, corpus: Corpus) -> float | None:
+    """The most that the resident processes, and those that they start, hold together while a file of 2 GB is copied into an image."""
+    settle()
+    with engine.watched_memory() as watch:
+        engine.run("build", "-q", "--no-cache", "-t", "large", corpus.large_context)
+    engine.run("rmi", "large")
+    return watch.peak_bytes or None
+
+
 def _copy_and_hash(corpus: Corpus, scratch: Path) -> float:
     settle()
     target = scratch / "copy"
@@ -133,5 +146,14 @@ ROWS = (
     Row("build", "`build --no-cache`, 18 instructions, 5,000 files and 200 MB", 3.0, _LONG, _build_cold),
     Row("build-cached", "the same, everything cached", 1.5, _LONG, _build_cached),
     Row("build-own", "the same by the engine's own command", 0.2, _SHORT, _build_cached_own),
+    Row("build-stages", "two stages of five seconds that do not need each other", 6.5, _LONG, _build_stages),
+    Row(
+        "build-memory",
+        "the engine's peak memory during `COPY` of a 2 GB file",
+        150 << 20,
+        1,
+        _copy_memory,
+        unit="bytes",
+    ),
     Row("import-run", "`import` and the first `run` of it", 3.0, _LONG, _import_and_run),
 )

@@ -1,8 +1,8 @@
 """``--cache-from`` an image that tells nothing of its steps: its history says what was done, its layers what came of it.
 
-This is docker's classic rule (image/cache): as long as a stage's history is the beginning of the image's, the next entry there may be what the
-next step makes, if it is the same instruction. What COPY writes is not in the words of a history, so that here the files themselves are
-compared.
+This is docker's classic rule (image/cache): as long as a stage's history is the beginning of the image's, the next entry there may be
+what the next step makes, if it is the same instruction. What COPY writes is not in the words of a history, so that here the files
+themselves are compared.
 """
 
 from __future__ import annotations

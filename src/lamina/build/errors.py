@@ -19,6 +19,8 @@ class CommandFailed(BuildFailed):
         super().__init__(f"The command '{command}' returned a non-zero code: {code}")
         self.command = command
         self.code = code
+        self.source = ""
+        """The instruction in the Dockerfile with the lines around it, once somebody has looked it up."""
 
 
 class SourceNotFound(InvalidArgument):

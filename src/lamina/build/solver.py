@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from lamina.build import progress
 from lamina.build.arguments import NEVER_UNUSED
 from lamina.build.cache_document import CachedStep
-from lamina.build.errors import BuildFailed
+from lamina.build.errors import BuildFailed, CommandFailed
 from lamina.build.graph import StageGraph, named_sources
 from lamina.build.source import FileSource
 from lamina.build.stage import StageBuilder
@@ -118,6 +118,9 @@ class Solver:
                 cached = await self._instruction(builder, instruction, step, stage)
             except DockerfileError as error:
                 raise self._graph.dockerfile.error(error, instruction) from None
+            except CommandFailed as error:
+                error.source = self._graph.dockerfile.shown(instruction)
+                raise
             reason = builder.reason if request.explain else ""
             await tell(progress.StepEnded(step, builder.state.image_id, cached, reason))
         if labelled and request.labels:

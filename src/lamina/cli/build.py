@@ -81,8 +81,10 @@ def _show(response: Response, view: PlainView) -> int:
             fields = json.loads(line)
             if "error" in fields:
                 # the message is about the user's own Dockerfile, and the exit code that of the command that failed
-                view.fail(str(fields["error"]))
-                return int((fields.get("errorDetail") or {}).get("code") or 1)
+                detail = fields.get("errorDetail") or {}
+                source = f"{detail['source']}\n" if detail.get("source") else ""
+                view.fail(f"{source}{fields['error']}")
+                return int(detail.get("code") or 1)
             view.show(fields)
     return 0
 

@@ -75,13 +75,13 @@ class LiveView(PlainView):
         from rich.console import Console
         from rich.live import Live
 
+        self._running: dict[int, _Running] = {}
+        self._begun = time.monotonic()
+        self._failed: _Running | None = None
         self._console: Console = Console(stderr=True, highlight=False)
         self._live = Live(
             console=self._console, get_renderable=self._running_steps, refresh_per_second=8, transient=True
         )
-        self._running: dict[int, _Running] = {}
-        self._begun = time.monotonic()
-        self._failed: _Running | None = None
 
     def __enter__(self) -> LiveView:
         self._live.__enter__()

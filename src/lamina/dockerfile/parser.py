@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lamina.dockerfile.errors import DockerfileError
+from lamina.dockerfile.errors import DockerfileError, excerpt
 from lamina.dockerfile.instructions import Arg, From, Instruction, parse_instruction
 from lamina.dockerfile.lines import LogicalLine, logical_lines, read_source
 
@@ -42,6 +42,10 @@ class Dockerfile:
     def error(self, error: DockerfileError, instruction: Instruction) -> DockerfileError:
         """An error that came up with one of these instructions, with its place."""
         return error.located(instruction.first, instruction.last, self.filename, self.lines)
+
+    def shown(self, instruction: Instruction) -> str:
+        """The lines of an instruction with those around them."""
+        return excerpt(self.lines, instruction.first, instruction.last, self.filename)
 
 
 def parse(text: str | bytes, *, filename: str = "Dockerfile") -> Dockerfile:

@@ -126,8 +126,8 @@ class _Builds:
             if not isinstance(error, LaminaError):
                 _log.error("build failed", exc_info=error)
             body = error_body(error)
-            code = {"code": error.code} if isinstance(error, CommandFailed) else {}
-            failure = {"errorDetail": {**code, **body}, "error": body["message"]}
+            detail = {"code": error.code, "source": error.source} if isinstance(error, CommandFailed) else {}
+            failure = {"errorDetail": {**detail, **body}, "error": body["message"]}
             return [_line(fields) for fields in (*teller.withheld(), failure)]
         images = work.result()
         for image_id in images:
