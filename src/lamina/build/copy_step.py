@@ -73,9 +73,10 @@ async def write_step(
         digest = await run_in_worker(plan_digest, (), items)
 
     async def produce(tar: Path, tree: Path) -> IngestedLayer | None:
+        limits = workshop.intake.limits
         if bytes_to_read(items) < _SMALL_BYTES and len(items) < _SMALL_ITEMS:
-            return await asyncio.to_thread(write_plan, items, tar, tree, workshop.clamp_ns)
-        return await run_in_worker(write_plan, (), items, tar, tree, workshop.clamp_ns)
+            return await asyncio.to_thread(write_plan, items, tar, tree, workshop.clamp_ns, limits)
+        return await run_in_worker(write_plan, (), items, tar, tree, workshop.clamp_ns, limits)
 
     async def accepts(layer: DiffID | None) -> bool:
         intake = workshop.intake

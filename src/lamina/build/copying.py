@@ -23,6 +23,7 @@ from lamina.build.finding import Found, find, joined, select
 from lamina.build.source import Contents, FileSource
 from lamina.dockerfile.ignore import IgnoreRules, has_wildcard
 from lamina.layer.ingest import IngestedLayer
+from lamina.layer.scan import Limits
 from lamina.layer.tarwriter import TarWriter, write_layer
 from lamina.layer.tree import MergedTree, Node, SymlinkLoop, walk
 
@@ -283,10 +284,21 @@ def plan_digest(items: Sequence[CopyItem]) -> str:
 
 
 def write_plan(
-    items: Sequence[CopyItem], tar_path: Path, tree_path: Path, clamp_ns: int | None = None
+    items: Sequence[CopyItem],
+    tar_path: Path,
+    tree_path: Path,
+    clamp_ns: int | None = None,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
 ) -> IngestedLayer | None:
-    """Write a plan's layer; None if there is nothing to write. Blocking. Raises BuildFailed if a file is not what its digest says."""
-    return write_layer(tar_path, tree_path, lambda writer: _write_items(writer, items), clamp_ns=clamp_ns)
+    """Write a plan's layer; None if there is nothing to write.
+
+    Blocking. Raises BuildFailed if a file is not what its digest says, LayerTooLarge.
+    """
+
+    def add_all(writer: TarWriter) -> None:
+        _write_items(writer, items)
+
+    return write_layer(tar_path, tree_path, add_all, clamp_ns=clamp_ns, limits=limits)
 
 
 def bytes_to_read(items: Sequence[CopyItem], *, unknown_only: bool = False) -> int:

@@ -20,6 +20,7 @@ from lamina.build.request import StepLimits
 from lamina.build.stubs import Stubs
 from lamina.layer.diff import write_diff
 from lamina.layer.ingest import IngestedLayer
+from lamina.layer.scan import Limits
 from lamina.linux.worker import run_in_worker
 from lamina.network import Endpoint, NetworkService, names
 from lamina.oci.digest import DiffID
@@ -79,6 +80,7 @@ class StepRunner:
         runtime: OciRuntime,
         room: MountRoom,
         cgroup_parent: str,
+        layer_limits: Limits,
     ) -> None:
         self._room = room
         self._run_root = run_root
@@ -86,6 +88,7 @@ class StepRunner:
         self._networks = networks
         self._runtime = runtime
         self._cgroup_parent = cgroup_parent
+        self._layer_limits = layer_limits
 
     async def open(self) -> None:
         """Remove what the steps of a killed daemon left: containers, and their bundles."""
@@ -147,10 +150,13 @@ class StepRunner:
         """What the command wrote, as a layer; in a thread if it is little, as a worker takes longer to start."""
         upper = self._snapshots.upper(step_id)
         untouched = await asyncio.to_thread(stubs.sweep)
-        write = partial(write_diff, clamp_ns=clamp_ns, untouched=untouched)
+        limits = self._layer_limits
+        write = partial(write_diff, clamp_ns=clamp_ns, untouched=untouched, limits=limits)
         if await asyncio.to_thread(_is_small, upper):
             return await asyncio.to_thread(write, upper, tar_path, tree_path)
-        return await run_in_worker(write_diff, (), upper, tar_path, tree_path, clamp_ns=clamp_ns, untouched=untouched)
+        return await run_in_worker(
+            write_diff, (), upper, tar_path, tree_path, clamp_ns=clamp_ns, untouched=untouched, limits=limits
+        )
 
     async def _clean_up(self, step_id: str, bundle: Path, endpoint: Endpoint | None) -> None:
         await self._snapshots.remove(step_id)

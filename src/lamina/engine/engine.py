@@ -180,7 +180,9 @@ async def open_engine(options: EngineOptions) -> Engine:
     creation = Creation(containers, images, snapshots, volumes, hierarchies, tools.runtime.name)
     cache_mounts = CacheMounts(root / "build" / "mounts")
     room = MountRoom(cache_mounts, snapshots)
-    runner = StepRunner(run_root / "build", snapshots, networks, runtime, room, options.cgroup_parent)
+    runner = StepRunner(
+        run_root / "build", snapshots, networks, runtime, room, options.cgroup_parent, options.layer_limits
+    )
     cache = BuildCache(database, images, content)
     builder = Builder(root / "build", images, intake, runner, cache, cache_mounts, removal)
     await builder.open()

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from lamina.layer.ingest import IngestedLayer
+from lamina.layer.scan import Limits
 from lamina.layer.tarwriter import TarWriter, reader_of, write_layer
 from lamina.layer.tree import Node
 
@@ -33,16 +34,20 @@ def write_diff(
     clamp_ns: int | None = None,
     exclude: frozenset[bytes] = frozenset(),
     untouched: Mapping[bytes, Attributes] = MappingProxyType({}),
+    limits: Limits = Limits(),  # noqa: B008 - frozen
 ) -> IngestedLayer | None:
     """Write the layer that *upper* amounts to; None, and no file, if nothing was written there.
 
     *exclude* are paths without a leading slash that belong to the run and not to the image, such as the mount points of
     ``/etc/hosts``; *untouched* are directories that hold such paths, with the attributes that they had before the run: one that still
-    has them and holds nothing else is none of the layer's. Blocking. Raises OSError, or SourceChanged if a file shrinks meanwhile.
+    has them and holds nothing else is none of the layer's. Blocking. Raises OSError, SourceChanged if a file shrinks meanwhile, or
+    LayerTooLarge.
     """
-    return write_layer(
-        tar_path, tree_path, lambda writer: _Walk(writer, upper, exclude, untouched).add_all(), clamp_ns=clamp_ns
-    )
+
+    def add_all(writer: TarWriter) -> None:
+        _Walk(writer, upper, exclude, untouched).add_all()
+
+    return write_layer(tar_path, tree_path, add_all, clamp_ns=clamp_ns, limits=limits)
 
 
 def attributes_of(status: os.stat_result) -> Attributes:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lamina.layer.headers import BLOCK
 from lamina.layer.ingest import IngestedLayer, Sink
-from lamina.layer.scan import Scanner
+from lamina.layer.scan import Limits, Scanner
 from lamina.layer.tree import Node, save
 
 _COPY_BYTES = 1 << 20
@@ -41,9 +41,9 @@ class TarWriter:
     With *clamp_ns*, no modification time is later than that (SOURCE_DATE_EPOCH's rule).
     """
 
-    def __init__(self, tar_path: Path, *, clamp_ns: int | None = None) -> None:
+    def __init__(self, tar_path: Path, *, clamp_ns: int | None = None, limits: Limits = Limits()) -> None:  # noqa: B008 - frozen
         self._sink = Sink(tar_path)
-        self._scanner = Scanner()
+        self._scanner = Scanner(limits)
         self._clamp_ns = clamp_ns
         self._pieces: list[bytes] = []
         self._held = 0
@@ -202,10 +202,18 @@ def _join(directory: bytes, name: bytes) -> bytes:
 
 
 def write_layer(
-    tar_path: Path, tree_path: Path, add_all: Callable[[TarWriter], None], *, clamp_ns: int | None = None
+    tar_path: Path,
+    tree_path: Path,
+    add_all: Callable[[TarWriter], None],
+    *,
+    clamp_ns: int | None = None,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
 ) -> IngestedLayer | None:
-    """Write the layer of what *add_all* adds; None if that is nothing. No file is left then, nor if it raises. Blocking."""
-    writer = TarWriter(tar_path, clamp_ns=clamp_ns)
+    """Write the layer of what *add_all* adds; None if that is nothing. No file is left then, nor if it raises.
+
+    Blocking. Raises LayerTooLarge for one that goes beyond the *limits*.
+    """
+    writer = TarWriter(tar_path, clamp_ns=clamp_ns, limits=limits)
     try:
         add_all(writer)
         if writer.is_empty:
