@@ -74,6 +74,7 @@ class CopyPlan:
         self._files: dict[bytes, int] = {}
         self._identities: dict[tuple[int, int], int] = {}
         self._sources = 0
+        self._looked_up: dict[bytes, Node | None] = {}
 
     def add_from(
         self, source: FileSource, found: Sequence[Found], destination: str, *, into_directory: bool, keep_owner: bool,
@@ -161,7 +162,13 @@ class CopyPlan:
 
     def _existing(self, path: bytes) -> Node | None:
         """What is at a resolved path in the root: no link is followed."""
-        return self._root.lookup(path, follow=False)
+        if not path:
+            return self._root.root
+        above, _, name = path.rpartition(b"/")
+        if above not in self._looked_up:
+            self._looked_up[above] = self._root.lookup(above)
+        directory = self._looked_up[above]
+        return directory.children.get(name) if directory is not None and directory.children is not None else None
 
     def _add(
         self,
@@ -235,11 +242,13 @@ class CopyPlan:
 
     def _make_parents(self, path: bytes) -> None:
         """Every directory above *path*: those that exist with their attributes, for readers who would else take them for new."""
-        parts = path.split(b"/")[:-1]
-        for depth in range(1, len(parts) + 1):
-            above = b"/".join(parts[:depth])
-            if above not in self._directories:
-                self._make_top(above)
+        missing = []
+        above = path.rpartition(b"/")[0]
+        while above and above not in self._directories:
+            missing.append(above)
+            above = above.rpartition(b"/")[0]
+        for directory in reversed(missing):
+            self._make_top(directory)
 
     def _fresh(self) -> Node:
         node = Node(stat.S_IFDIR | 0o755, mtime_ns=self._now_ns)
@@ -248,11 +257,7 @@ class CopyPlan:
 
     def _owned(self, node: Node, *, keep_owner: bool) -> Node:
         """The node as it is written: with the owner and mode that were asked for; children are written by themselves."""
-        copy = Node(node.mode, node.uid, node.gid, node.mtime_ns)
-        for name in ("size", "rdev", "offset", "layer", "target", "xattrs", "extents"):
-            setattr(copy, name, getattr(node, name))
-        if node.children is not None:
-            copy.children = {}
+        copy = node.copy_without_children()
         if not keep_owner:
             copy.uid = copy.gid = 0
         own = self._ownership

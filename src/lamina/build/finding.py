@@ -52,9 +52,10 @@ def select(source: FileSource, directory: Found, rules: Sequence[IgnoreRules]) -
     while todo:
         below, node = todo.pop()
         path = joined(directory.path, below)
-        hiding = [rule for rule in rules if rule.excludes(os.fsdecode(below))]
+        hiding = [rule for rule in rules if rule.excludes(os.fsdecode(below))] if rules else rules
         if not hiding and source.is_visible(path):
-            yield from _taken_above(passed, below)
+            if passed:
+                yield from _taken_above(passed, below)
             yield below, node
         elif node.children is not None and _may_show_below(source, path, hiding, below):
             passed[below] = node

@@ -111,6 +111,19 @@ class Node:
         node.children = {}
         return node
 
+    def copy_without_children(self) -> Node:
+        """This file as it is, a directory with nothing in it."""
+        node = Node(self.mode, self.uid, self.gid, self.mtime_ns)
+        node.size = self.size
+        node.rdev = self.rdev
+        node.offset = self.offset
+        node.layer = self.layer
+        node.target = self.target
+        node.xattrs = self.xattrs
+        node.extents = self.extents
+        node.children = None if self.children is None else {}
+        return node
+
     def has_attributes_of(self, other: Node) -> bool:
         """Whether two directories differ in nothing but what lies in them."""
         return (self.mode, self.uid, self.gid, self.mtime_ns, self.xattrs) == (
