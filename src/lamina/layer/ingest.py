@@ -26,6 +26,7 @@ from lamina.oci.digest import Digest
 __all__ = ["IngestedLayer", "Limits", "hash_file", "ingest", "ingest_from"]
 
 _QUEUE_BLOCKS = 8
+_WORTH_A_THREAD = 1 << 20
 _WRITEBACK_BYTES = 32 << 20
 
 
@@ -173,6 +174,47 @@ class Sink:
         return Digest("sha256:" + self._sha256.hexdigest())
 
 
+class PipelinedSink:
+    """As ``Sink``, hashing and writing side by side in threads of their own once there is enough to be worth it."""
+
+    def __init__(self, path: Path) -> None:
+        self._sink = Sink(path)
+        self._stages: list[_Stage] = []
+
+    def take(self, data: bytes) -> None:
+        """Count bytes into the digest and append them to the file; raises what befell earlier ones."""
+        if not self._stages and len(data) >= _WORTH_A_THREAD:
+            self._stages = [_Stage(self._sink.hash), _Stage(self._sink.write)]
+            for stage in self._stages:
+                stage.start()
+        if not self._stages:
+            self._sink.take(data)
+        for stage in self._stages:
+            stage.put(data)
+
+    def finish(self) -> None:
+        """Sync and close the file."""
+        for stage in self._stages:
+            stage.join()
+        self._sink.finish()
+
+    def discard(self) -> None:
+        """Close the file as it is; closing it again is no error."""
+        for stage in self._stages:
+            stage.abandon()
+        self._sink.discard()
+
+    @property
+    def digest(self) -> Digest:
+        """Of all bytes, once finished."""
+        return self._sink.digest
+
+    @property
+    def size(self) -> int:
+        """Of all bytes, once finished."""
+        return self._sink.size
+
+
 class _Stage:
     """A thread that takes blocks in order; its failure is raised by the next ``put`` or at the end of the ``with`` block."""
 
@@ -183,8 +225,12 @@ class _Stage:
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> _Stage:
-        self._thread.start()
+        self.start()
         return self
+
+    def start(self) -> None:
+        """Begin to take."""
+        self._thread.start()
 
     def put(self, data: bytes) -> None:
         if self._failure is not None:
@@ -193,10 +239,22 @@ class _Stage:
             self._queue.put(data)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        self._queue.put(b"")
-        self._thread.join()
-        if error is None and self._failure is not None:
+        if error is None:
+            self.join()
+        else:
+            self.abandon()
+
+    def join(self) -> None:
+        """Wait until all is taken; raises the failure, if there was one."""
+        self.abandon()
+        if self._failure is not None:
             raise self._failure
+
+    def abandon(self) -> None:
+        """Wait until all is taken, or was let go as something failed; waiting again is no error."""
+        if self._thread.is_alive():
+            self._queue.put(b"")
+            self._thread.join()
 
     def _run(self) -> None:
         while data := self._queue.get():

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lamina.layer.headers import BLOCK
-from lamina.layer.ingest import IngestedLayer, Sink
+from lamina.layer.ingest import IngestedLayer, PipelinedSink
 from lamina.layer.scan import Limits, Scanner
 from lamina.layer.tree import Node, save
 
@@ -42,7 +42,7 @@ class TarWriter:
     """
 
     def __init__(self, tar_path: Path, *, clamp_ns: int | None = None, limits: Limits = Limits()) -> None:  # noqa: B008 - frozen
-        self._sink = Sink(tar_path)
+        self._sink = PipelinedSink(tar_path)
         self._scanner = Scanner(limits)
         self._clamp_ns = clamp_ns
         self._pieces: list[bytes] = []
