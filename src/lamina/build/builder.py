@@ -15,6 +15,7 @@ from typing import Any
 from lamina.build import progress
 from lamina.build.archives import open_archive
 from lamina.build.arguments import global_args
+from lamina.build.bases import Bases
 from lamina.build.cache import BuildCache, step_key
 from lamina.build.cache_export import export_cache, with_inline_cache
 from lamina.build.cache_import import ImportedCaches
@@ -231,6 +232,7 @@ class Builder:
             tell=tell,
             slots=asyncio.Semaphore(max(1, request.jobs)),
             imported=ImportedCaches(request, self._images, self._intake, bench.lease, tell),
+            bases=Bases(request, self._images, self._intake, bench.lease, tell),
         )
 
 
@@ -320,6 +322,7 @@ class PreparedBuild:
             failed = False
         finally:
             await workshop.contexts.close()
+            await workshop.bases.close()
             data = workshop.memory.data(failed=failed)
             if data != before:
                 await workshop.cache.memorize(name, data)

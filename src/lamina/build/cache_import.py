@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from pathlib import Path
 
 from lamina.build import progress
 from lamina.build.cache import Outcome
@@ -18,14 +17,13 @@ from lamina.build.request import BuildRequest
 from lamina.content.store import Lease
 from lamina.errors import LaminaError
 from lamina.image.intake import LayerIntake
+from lamina.image.pull import read_image
 from lamina.image.store import Image, ImageStore
-from lamina.layer.ingest import IngestedLayer, Limits, ingest_from
 from lamina.linux.worker import run_in_worker
-from lamina.oci.descriptor import DOCKER_LIST, OCI_INDEX, Descriptor
+from lamina.oci.descriptor import Descriptor
 from lamina.oci.digest import DiffID
-from lamina.oci.manifest import Index, Manifest
 from lamina.oci.platform import Platform
-from lamina.registry.errors import NotInRegistry, WrongBytes
+from lamina.registry.layers import fetch_layer
 from lamina.registry.places import Place
 
 
@@ -114,32 +112,4 @@ class ImportedCaches:
 
 def read_cache(place: Place) -> CacheDocument:
     """What a place has. Blocking. Raises NotInRegistry, InvalidDocument and the registry's errors."""
-    media_type, data = place.manifest()
-    if media_type in (OCI_INDEX, DOCKER_LIST):
-        media_type, data = place.manifest_by(_for_this_host(Index.parse(data, media_type)).digest)
-    manifest = Manifest.parse(data, media_type or None)
-    return CacheDocument.parse(manifest, place.read_blob(manifest.config.digest))
-
-
-def fetch_layer(
-    place: Place, descriptor: Descriptor, diff_id: DiffID, tar: Path, tree: Path, limits: Limits
-) -> IngestedLayer:
-    """Write a layer's tar and tree; none is left if it is not what it should be. Blocking. Raises WrongBytes, InvalidLayer."""
-    with place.open_blob(descriptor.digest) as blob:
-        layer = ingest_from(blob.read, tar_path=tar, tree_path=tree, limits=limits)
-    for actual, expected in ((layer.blob_digest, descriptor.digest), (layer.diff_id, diff_id)):
-        if actual != expected:
-            tar.unlink()
-            tree.unlink()
-            raise WrongBytes(str(place), expected)
-    return layer
-
-
-def _for_this_host(index: Index) -> Descriptor:
-    host = Platform.of_host()
-    for entry in index.manifests:
-        fields = entry.platform or {}
-        platform = Platform(str(fields.get("os")), str(fields.get("architecture")), fields.get("variant"))
-        if platform.matches(host):
-            return entry
-    raise NotInRegistry(f"a manifest for {host}")
+    return CacheDocument.parse(*read_image(place, Platform.of_host()))

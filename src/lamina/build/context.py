@@ -13,6 +13,7 @@ from lamina.build.errors import DockerfileNotFound
 from lamina.build.source import FileSource, TarContents
 from lamina.dockerfile import IgnoreRules
 from lamina.layer.compression import READ_BYTES, Peeked, decompressor
+from lamina.layer.pipeline import Stage
 from lamina.layer.scan import Limits, Scanner
 from lamina.layer.tree import FileTree, Node, load, save
 from lamina.linux.pipes import feed
@@ -54,11 +55,11 @@ def take_context(source_fd: int, tar_path: Path, tree_path: Path, limits: Limits
     plain = decompressor(source.format, source.read)
     hasher = _FileHasher()
     scanner = Scanner(limits, on_file=hasher.expect)
-    with open(tar_path, "wb") as tar:
+    with open(tar_path, "wb") as tar, Stage(tar.write) as writing, Stage(hasher.take) as hashing:
         while data := plain(READ_BYTES):
-            tar.write(data)
+            writing.put(data)
             scanner.feed(data)
-            hasher.take(data)
+            hashing.put(data)
     save(scanner.finish(), tree_path)
     return hasher.digests
 

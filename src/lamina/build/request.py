@@ -51,7 +51,7 @@ class BuildRequest:
 
     ``platform`` is what is built for, None for the host's. ``dockerfile_text`` and ``dockerignore_text`` are of a Dockerfile that is not
     in the context and of what stands beside it; they go before the context's own. ``credentials`` are by registry, in docker's words for
-    these. With ``push`` the image goes to the registries of its tags.
+    these. With ``push`` the image goes to the registries of its tags, with ``pull`` the bases come from theirs even if they are stored.
 
     With ``warn`` the build tells what lint has to say. ``secrets`` are values by ID, which reach nothing but the file that a step asks
     for; ``ssh`` are agents' sockets by ID. ``squash`` makes one layer of what the last target puts on its base. With ``for_output`` the
@@ -89,6 +89,7 @@ class BuildRequest:
     cache_to: Sequence[CacheTarget] = ()
     credentials: Mapping[str, Credentials] = field(default_factory=dict)
     push: bool = False
+    pull: bool = False
 
     @property
     def proxies(self) -> dict[str, str]:

@@ -21,7 +21,6 @@ from lamina.build.workshop import Workshop
 from lamina.dockerfile import DockerfileError, Stage
 from lamina.dockerfile import instructions as ins
 from lamina.dockerfile.parser import parse_line
-from lamina.image.errors import PlatformMismatch
 from lamina.image.store import Image
 from lamina.oci.digest import ImageID
 from lamina.oci.platform import Platform
@@ -167,18 +166,11 @@ class Solver:
         dockerfile = self._graph.dockerfile
         if not base.image:
             raise dockerfile.error(DockerfileError(f"base name ({stage.base.image}) should not be blank"), stage.base)
-        return self._image(self._overridden_base(base.image) or base.image, wanted), wanted
+        return await self._workshop.bases.find(self._overridden_base(base.image) or base.image, wanted), wanted
 
     async def _taken_below(self, stage: Stage) -> list[CachedStep]:
         earlier = self._graph.called(self._graph.bases[stage.index].image, before=stage.index)
         return (await self._finished(earlier)).taken if earlier is not None else []
-
-    def _image(self, name: str, wanted: Platform | None) -> Image:
-        """A stored image, of the platform that is wanted if one is."""
-        image = self._workshop.images.find(name)
-        if wanted is not None and not image.config.platform.matches(wanted):
-            raise PlatformMismatch(name, wanted, image.config.platform)
-        return image
 
     def _overridden_base(self, name: str) -> str | None:
         """The image that a named context puts in a base's place. Raises BuildFailed for a context that is none."""
@@ -203,7 +195,7 @@ class Solver:
             name = reference
         elif name.isdigit():
             raise DockerfileError(f"invalid from flag value {name}: index out of bounds")
-        image = self._image(name, self._workshop.request.platform)
+        image = await self._workshop.bases.find(name, self._workshop.request.platform)
         self._workshop.keep(image)
         builder = StageBuilder(self._workshop, StageState.over(image), escape="\\", global_args={})
         return await builder.file_source(f"image {name}")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lamina.build import progress
+from lamina.build.bases import Bases
 from lamina.build.cache import BuildCache, Outcome
 from lamina.build.cache_import import ImportedCaches
 from lamina.build.explain import BuildMemory
@@ -37,6 +38,7 @@ class Workshop:
     tell: progress.Tell
     slots: asyncio.Semaphore
     imported: ImportedCaches
+    bases: Bases
     fresh: dict[str, Outcome] = field(default_factory=dict)
     memory: BuildMemory = field(default_factory=BuildMemory)
 

@@ -123,13 +123,11 @@ def _start(client: Client, options: Options, context: Context, *, events: bool) 
 
 
 def _auths(options: Options) -> dict[str, dict[str, str]]:
-    """The credentials for the registries that the build is going to ask."""
-    caches = [fields["ref"] for fields in (*options.cache_from, *options.cache_to) if fields.get("ref")]
-    names = [*caches, *(options.tag if options.push else [])]
-    if not names:
-        return {}
+    """The credentials for the registries that the build may ask: those that are named, and those that bases may come from."""
     from lamina.client.credentials import auths
 
+    caches = [fields["ref"] for fields in (*options.cache_from, *options.cache_to) if fields.get("ref")]
+    names = [*caches, *(options.tag if options.push else [])]
     return auths({Reference.parse_tagged(name).domain for name in names})
 
 
@@ -177,6 +175,7 @@ def _body(options: Options, context: Context, *, events: bool) -> dict[str, Any]
         "cache_to": options.cache_to,
         "auths": _auths(options),
         "push": options.push,
+        "pull": options.pull,
         "limits": {
             "memory": options.memory,
             "memory_swap": options.memory_swap,
@@ -267,6 +266,13 @@ def _agent(text: str) -> tuple[str, str]:
     return name, os.path.abspath(path)
 
 
+def _nothing_attested(text: str) -> str:
+    """Attestations are not made; scripts often say that they want none. Raises ValueError."""
+    if text.lower() not in ("false", "0", "disabled", ""):
+        raise ValueError("attestations are not supported by lamina")
+    return text
+
+
 def _parser() -> Parser:
     parser = Parser("build", "[OPTIONS] PATH | -")
     parser.values("--add-host", convert=extra_host, help="Add a custom host-to-IP mapping (host:ip)")
@@ -302,6 +308,9 @@ def _parser() -> Parser:
         metavar="bytes",
         help="Swap limit equal to memory plus swap: -1 to enable unlimited swap",
     )
+    parser.flag("--load", help=HIDDEN)  # BuildKit's word for what is done in any case
+    parser.value("--provenance", convert=_nothing_attested, help=HIDDEN)
+    parser.value("--sbom", convert=_nothing_attested, help=HIDDEN)
     parser.value("--metadata-file", help="Write what was built to a file, as JSON")
     parser.value("--network", help="Networking mode for the RUN instructions")
     parser.flag("--no-cache", help="Do not use cache when building the image")

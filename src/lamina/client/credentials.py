@@ -16,15 +16,15 @@ _TOKEN_USER = "<token>"  # noqa: S105 - the name under which helpers keep a toke
 
 
 def auths(domains: Iterable[str]) -> dict[str, dict[str, str]]:
-    """The entries for some registries, by docker's names for these, as ``X-Registry-Config`` has them; a registry without is left out."""
+    """All entries of the file, and of some registries what helpers know, by docker's names for registries.
+
+    The form is that of ``X-Registry-Config``; a registry that nothing is known of is left out.
+    """
     document = _document()
-    found = {}
-    for domain in domains:
-        name = _HUB if domain == DEFAULT_DOMAIN else domain
-        entry = _from_helper(document, name) or _from_file(document, name)
-        if entry:
-            found[name] = entry
-    return found
+    names = [_HUB if domain == DEFAULT_DOMAIN else domain for domain in domains]
+    found = {name: _from_file(document, name) for name in (*(document.get("auths") or {}), *names)}
+    found |= {name: entry for name in names if (entry := _from_helper(document, name))}
+    return {name: entry for name, entry in found.items() if entry}
 
 
 def _document() -> Mapping[str, Any]:

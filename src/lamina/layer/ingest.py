@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import queue
-import threading
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from lamina.layer.compression import READ_BYTES, Format, Peeked, Read, decompressor
+from lamina.layer.pipeline import Stage
 from lamina.layer.scan import Limits, Scanner
 from lamina.layer.tree import save
 from lamina.linux.files import start_writeback
@@ -25,7 +23,6 @@ from lamina.oci.digest import Digest
 
 __all__ = ["IngestedLayer", "Limits", "hash_file", "ingest", "ingest_from"]
 
-_QUEUE_BLOCKS = 8
 _WORTH_A_THREAD = 1 << 20
 _WRITEBACK_BYTES = 32 << 20
 
@@ -92,7 +89,7 @@ def _ingest(
     blob = Sink(blob_path if compressed else None)
     tar = Sink(tar_path)
     scanner = Scanner(limits)
-    with _Stage(blob.take) as blob_stage, _Stage(tar.hash) as hash_stage, _Stage(tar.write) as write_stage:
+    with Stage(blob.take) as blob_stage, Stage(tar.hash) as hash_stage, Stage(tar.write) as write_stage:
 
         def read(size: int) -> bytes:
             data = source.read(size)
@@ -179,12 +176,12 @@ class PipelinedSink:
 
     def __init__(self, path: Path) -> None:
         self._sink = Sink(path)
-        self._stages: list[_Stage] = []
+        self._stages: list[Stage] = []
 
     def take(self, data: bytes) -> None:
         """Count bytes into the digest and append them to the file; raises what befell earlier ones."""
         if not self._stages and len(data) >= _WORTH_A_THREAD:
-            self._stages = [_Stage(self._sink.hash), _Stage(self._sink.write)]
+            self._stages = [Stage(self._sink.hash), Stage(self._sink.write)]
             for stage in self._stages:
                 stage.start()
         if not self._stages:
@@ -213,53 +210,3 @@ class PipelinedSink:
     def size(self) -> int:
         """Of all bytes, once finished."""
         return self._sink.size
-
-
-class _Stage:
-    """A thread that takes blocks in order; its failure is raised by the next ``put`` or at the end of the ``with`` block."""
-
-    def __init__(self, take: Callable[[bytes], None]) -> None:
-        self._take = take
-        self._queue: queue.Queue[bytes] = queue.Queue(_QUEUE_BLOCKS)
-        self._failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def __enter__(self) -> _Stage:
-        self.start()
-        return self
-
-    def start(self) -> None:
-        """Begin to take."""
-        self._thread.start()
-
-    def put(self, data: bytes) -> None:
-        if self._failure is not None:
-            raise self._failure
-        if data:
-            self._queue.put(data)
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if error is None:
-            self.join()
-        else:
-            self.abandon()
-
-    def join(self) -> None:
-        """Wait until all is taken; raises the failure, if there was one."""
-        self.abandon()
-        if self._failure is not None:
-            raise self._failure
-
-    def abandon(self) -> None:
-        """Wait until all is taken, or was let go as something failed; waiting again is no error."""
-        if self._thread.is_alive():
-            self._queue.put(b"")
-            self._thread.join()
-
-    def _run(self) -> None:
-        while data := self._queue.get():
-            if self._failure is None:
-                try:
-                    self._take(data)
-                except BaseException as error:
-                    self._failure = error

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Literal
 
 from lamina.layer.compression import compress_file
+from lamina.layer.ingest import IngestedLayer, Limits, ingest_from
 from lamina.oci.descriptor import OCI_LAYER, Descriptor
 from lamina.oci.digest import DiffID, Digest
+from lamina.registry.errors import WrongBytes
 from lamina.registry.places import Place
 
 Form = Literal["gzip", "zstd", "none"]
@@ -22,6 +24,30 @@ class OutgoingLayer:
     diff_id: DiffID
     tar: Path
     known: Descriptor | None = None
+
+
+def fetch_layer(
+    place: Place,
+    descriptor: Descriptor,
+    diff_id: DiffID,
+    tar: Path,
+    tree: Path,
+    limits: Limits,
+    blob_path: Path | None = None,
+) -> IngestedLayer:
+    """Write a layer's tar and tree, and with *blob_path* the compressed bytes as they came; none is left if it is not what it should be.
+
+    Blocking. Raises NotInRegistry, WrongBytes, InvalidLayer.
+    """
+    with place.open_blob(descriptor.digest) as blob:
+        layer = ingest_from(blob.read, tar_path=tar, tree_path=tree, blob_path=blob_path, limits=limits)
+    for actual, expected in ((layer.blob_digest, descriptor.digest), (layer.diff_id, diff_id)):
+        if actual != expected:
+            for path in (tar, tree, blob_path):
+                if path is not None:
+                    path.unlink(missing_ok=True)
+            raise WrongBytes(str(place), expected)
+    return layer
 
 
 def put_layer(

@@ -29,7 +29,7 @@ _NOTHING = ("", "0", "null", "[]", "{}", "false", "no", "none")
 _SHM_BYTES = 64 << 20
 _NETWORKS = {"": "bridge", "default": "bridge", "bridge": "bridge", "host": "host", "none": "none"}
 _ENTITLEMENTS: Mapping[str, Entitlement] = {name: name for name in ("network.host", "security.insecure")}
-_UNSUPPORTED = ("outputs", "pull")
+_UNSUPPORTED = ("outputs",)
 _OPTIONS_LIMIT = 8 << 20
 FRAMED = "application/vnd.lamina.build"
 """The media type of a body that is a JSON object on its first line, and the context's tar after it."""
@@ -150,6 +150,7 @@ class BuildBody(msgspec.Struct):
     cache_to: list[dict[str, str]] = []
     auths: dict[str, _Auth] = {}
     push: bool = False
+    pull: bool = False
 
     @property
     def local(self) -> LocalContext | None:
@@ -193,6 +194,7 @@ class BuildBody(msgspec.Struct):
             cache_to=[CacheTarget.of(fields) for fields in self.cache_to] or _inline(self.build_args),
             credentials={name: given.meaning for name, given in self.auths.items()},
             push=self.push,
+            pull=self.pull,
         )
 
 
@@ -247,6 +249,7 @@ def read_query(request: Request) -> BuildRequest:
             for name in _json(request, "cachefrom", list[str] | None) or []
         ],
         cache_to=_inline(build_args),
+        pull=request.flag("pull"),
         credentials=_credentials(request.headers.get("X-Registry-Config", "")),
     )
 

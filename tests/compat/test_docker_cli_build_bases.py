@@ -1,0 +1,116 @@
+"""Bases that a registry has: pulled when they are missing, or when the build says so."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import registries
+from conftest import Daemon
+from registries import Registry
+
+
+def offer(daemon: Daemon, registry: Registry, context: Path, name: str, text: str) -> str:
+    """Put an image into the registry that says *text*; returns its name. It is not left with the daemon."""
+    reference = f"{registry.host}/{name}"
+    (context / "Dockerfile").write_text(f"FROM busybox\nRUN echo {text} > /text\nLABEL text={text}\n")
+    daemon.lamina_ok("build", "-q", "-t", reference, "--push", context)
+    daemon.docker_ok("rmi", "-f", reference)
+    return reference
+
+
+@pytest.mark.parametrize("cli", ["docker", "lamina"])
+def test_a_missing_base_is_pulled_once(daemon: Daemon, registry: Registry, context: Path, cli: str) -> None:
+    base = offer(daemon, registry, context, f"missing:{cli}", "one")
+    (context / "Dockerfile").write_text(
+        f"FROM {base} AS a\nRUN cat /text > /a\nFROM {base}\nCOPY --from=a /a /a\nCOPY --from={base} /text /b\n"
+    )
+    out = (daemon.docker_ok if cli == "docker" else daemon.lamina_ok)("build", "-t", "based", context)
+    assert out.count(f"pulling {base}") == 1
+    assert daemon.docker_ok("run", "--rm", "based", "cat", "/text", "/a", "/b").split() == ["one"] * 3
+    assert base in daemon.docker_ok("images", "--format", "{{.Repository}}:{{.Tag}}")
+
+
+@pytest.mark.parametrize("cli", ["docker", "lamina"])
+def test_pull_asks_for_what_is_newer(daemon: Daemon, registry: Registry, context: Path, cli: str) -> None:
+    base = offer(daemon, registry, context, f"newer:{cli}", "old")
+    command = daemon.docker_ok if cli == "docker" else daemon.lamina_ok
+    child = context.parent / "child"
+    child.mkdir()
+    (child / "Dockerfile").write_text(f"FROM {base}\nRUN cat /text\n")
+    command("build", "--pull", "-t", "based", child)
+    kept = daemon.docker_ok("inspect", "-f", "{{.Id}}", base)
+    offer(daemon, registry, context, f"newer:{cli}", "new")
+    daemon.docker_ok("tag", kept, base)
+    command("build", "-t", "based", child)
+    assert daemon.docker_ok("run", "--rm", "based", "cat", "/text") == "old"
+    command("build", "--pull", "-t", "based", child)
+    assert daemon.docker_ok("run", "--rm", "based", "cat", "/text") == "new"
+
+
+@pytest.mark.parametrize("form", ["v2s2", "oci"])
+def test_a_base_that_skopeo_pushed_is_pulled(
+    daemon: Daemon, registry: Registry, context: Path, tmp_path: Path, form: str
+) -> None:
+    name = f"{registry.host}/skopeo:{form}"
+    daemon.docker_ok("save", "-o", tmp_path / "busybox.tar", "busybox")
+    argv = ["skopeo", "copy", "--dest-tls-verify=false", f"--format={form}", f"docker-archive:{tmp_path}/busybox.tar"]
+    subprocess.run([*argv, f"docker://{name}"], check=True, capture_output=True)
+    (context / "Dockerfile").write_text(f"FROM {name}\nRUN echo it runs\n")
+    assert "it runs" in daemon.lamina_ok("build", "--no-cache", context)
+    daemon.docker_ok("rmi", name)
+
+
+def test_a_base_can_be_named_by_its_digest(daemon: Daemon, registry: Registry, context: Path) -> None:
+    base = offer(daemon, registry, context, "digest:one", "named")
+    argv = ["skopeo", "inspect", "--tls-verify=false", "--format", "{{.Digest}}", f"docker://{base}"]
+    digest = subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip()
+    (context / "Dockerfile").write_text(f"FROM {registry.host}/digest@{digest}\nRUN cat /text\n")
+    assert "named" in daemon.lamina_ok("build", "--no-cache", context)
+
+
+def test_bytes_that_are_not_what_they_should_be_are_refused_and_leave_nothing(
+    daemon: Daemon, own_daemon: Daemon, tmp_path: Path, context: Path
+) -> None:
+    with registries.serving(tmp_path / "damaged") as damaged:
+        base = offer(daemon, damaged, context, "damaged:one", "x")
+        before = {path.name for path in (own_daemon.root / "content" / "blobs" / "sha256").iterdir()}
+        for data in damaged.root.glob("docker/registry/v2/blobs/sha256/*/*/data"):
+            if data.read_bytes()[:2] == b"\x1f\x8b":
+                data.write_bytes(data.read_bytes()[:-20] + bytes(20))
+        (context / "Dockerfile").write_text(f"FROM {base}\n")
+        result = own_daemon.lamina("build", context)
+        assert result.code != 0
+        assert f"failed to pull {base}" in result.err
+        assert {path.name for path in (own_daemon.root / "content" / "blobs" / "sha256").iterdir()} == before
+        assert list((own_daemon.root / "content" / "ingest").iterdir()) == []
+        assert base not in own_daemon.docker_ok("images")
+
+
+def test_a_base_that_nobody_has_is_told_by_name(daemon: Daemon, registry: Registry, context: Path) -> None:
+    for name, message in (
+        (f"{registry.host}/nobody:x", "not found"),
+        (f"127.0.0.1:{registries.free_port()}/nobody:x", "No such image"),
+    ):
+        (context / "Dockerfile").write_text(f"FROM {name}\n")
+        result = daemon.lamina("build", context)
+        assert result.code != 0
+        assert message in result.err
+        assert name in result.err
+
+
+def test_a_base_of_a_registry_that_asks_who_is_there(daemon: Daemon, tmp_path: Path, context: Path) -> None:
+    with registries.serving(tmp_path / "guarded", htpasswd=registries.htpasswd_line()) as guarded:
+        config = {"DOCKER_CONFIG": str(registries.docker_config(tmp_path / "docker", guarded.host))}
+        name = f"{guarded.host}/base:one"
+        (context / "Dockerfile").write_text("FROM busybox\nRUN echo > /x\n")
+        assert daemon.lamina("build", "-t", name, "--push", context, env=config).code == 0
+        (context / "Dockerfile").write_text(f"FROM {name}\n")
+        for command in (daemon.docker, daemon.lamina):
+            daemon.docker_ok("rmi", "-f", name)
+            stranger = {"DOCKER_CONFIG": str(tmp_path / "nobody")}
+            assert "denied" in command("build", context, env=stranger).err
+            accepted = command("build", context, env=config)
+            assert accepted.code == 0, accepted.err
