@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from lamina.linux.files import atomic_file, write_atomically
 from lamina.oci.descriptor import OCI_INDEX, Descriptor
@@ -20,7 +20,9 @@ from lamina.oci.digest import Digest
 from lamina.oci.manifest import Index, Manifest
 from lamina.registry.access import Access
 from lamina.registry.errors import LayoutUnwritable, NotInRegistry, WrongBytes
-from lamina.registry.repository import Repository
+
+if TYPE_CHECKING:
+    from lamina.registry.repository import Repository
 
 _REF_NAME = "org.opencontainers.image.ref.name"
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
@@ -71,6 +73,8 @@ class RegistryPlace:
 
     @cached_property
     def _repository(self) -> Repository:
+        # here and not above: a daemon names places, and only its workers open them and need urllib3
+
         return Repository(self.access)
 
     def __getstate__(self) -> dict[str, Access]:
