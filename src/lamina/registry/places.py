@@ -75,6 +75,8 @@ class RegistryPlace:
     def _repository(self) -> Repository:
         # here and not above: a daemon names places, and only its workers open them and need urllib3
 
+        from lamina.registry.repository import Repository
+
         return Repository(self.access)
 
     def __getstate__(self) -> dict[str, Access]:
