@@ -74,7 +74,6 @@ class RegistryPlace:
     @cached_property
     def _repository(self) -> Repository:
         # here and not above: a daemon names places, and only its workers open them and need urllib3
-
         from lamina.registry.repository import Repository
 
         return Repository(self.access)
