@@ -45,7 +45,10 @@ async def find_in_history(
         history = image.config.history
         is_beginning = [e.created_by for e in history[:done]] == [e.created_by for e in so_far.history]
         is_below = image.config.diff_ids[: len(so_far.diff_ids)] == so_far.diff_ids
-        if len(history) <= done or not is_beginning or not is_below or history[done].created_by != created_by:
+        is_same_platform = image.config.platform == so_far.platform
+        if len(history) <= done or not (is_beginning and is_below and is_same_platform):
+            continue
+        if history[done].created_by != created_by:
             continue
         layers = image.config.diff_ids[len(so_far.diff_ids) :]
         if not history[done].empty_layer and not layers:

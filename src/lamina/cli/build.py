@@ -104,6 +104,8 @@ def _finish(client: Client, options: Options, outputs: list[Output], view: Plain
 
 def _start(client: Client, options: Options, context: Context, *, events: bool) -> Response | None:
     """Ask a daemon that is lamina's; None if it is not. One of this machine reads a directory where it lies."""
+    if not _is_here(client):
+        _refuse_elsewhere(options)
     body = _body(options, context, events=events)
     try:
         if context.directory is not None and _is_here(client):
@@ -143,6 +145,15 @@ def _is_here(client: Client) -> bool:
 def _is_lamina(client: Client) -> bool:
     platform = client.request("GET", "/version").json().get("Platform") or {}
     return bool(platform.get("Name") == "lamina")
+
+
+def _refuse_elsewhere(options: Options) -> None:
+    """What lies on this machine cannot be asked of a daemon on another. Raises UsageError."""
+    for name, places in (("from", options.cache_from), ("to", options.cache_to)):
+        if any(fields.get("type") == "local" for fields in places):
+            raise UsageError(f"--cache-{name} type=local needs a daemon on this machine")
+    if options.ssh:
+        raise UsageError("--ssh needs a daemon on this machine")
 
 
 def _body(options: Options, context: Context, *, events: bool) -> dict[str, Any]:

@@ -28,8 +28,8 @@ _MACHINES = {
     "s390x": (22, 2, 2),
 }
 _EXECUTABLE = 2
-_RUNS_TOO = {"amd64": ("386",)}
-"""What a kernel of one architecture runs of others by itself."""
+_RUNS_TOO = {"amd64": ("386",), "arm64": ("arm",)}
+"""What a kernel of one architecture runs of others by itself, where the processor can."""
 _FIELD = re.compile(r"^(offset|magic|mask) (\S+)$", re.MULTILINE)
 
 

@@ -54,14 +54,14 @@ class Repository:
     def manifest(self, reference: str) -> tuple[str, bytes]:
         """A manifest's media type and bytes, by tag or digest. Raises NotInRegistry, WrongBytes if it is not what the digest says."""
         what = f"{self.name}:{reference}" if ":" not in reference else f"{self.name}@{reference}"
-        response = self._ask("GET", f"manifests/{reference}", headers={"Accept": ", ".join(_MANIFESTS)}, stream=True)
+        response = self._ask("GET", f"manifests/{reference}", headers={"Accept": ", ".join(_MANIFESTS)})
         try:
             if response.status == 404:
                 raise NotInRegistry(what)
             self._expect(response, what, 200)
             data = _limited(response, what)
         finally:
-            response.release_conn()
+            _finish(response)
         if ":" in reference and Digest.of(data) != reference:
             raise WrongBytes(what, reference)
         return response.headers.get("Content-Type", "").partition(";")[0].strip(), data
@@ -71,6 +71,7 @@ class Repository:
         response = self._ask("HEAD", f"blobs/{digest}")
         if response.status not in (200, 404):
             self._expect(response, f"{self.name}@{digest}", 200)
+        _finish(response)
         return response.status == 200
 
     def read_blob(self, digest: Digest, limit: int = _MAXIMUM_DOCUMENT) -> bytes:
@@ -86,14 +87,14 @@ class Repository:
     def open_blob(self, digest: Digest) -> Blob:
         """A blob's bytes as they come; whoever reads them has to verify them. Raises NotInRegistry."""
         what = f"{self.name}@{digest}"
-        response = self._ask("GET", f"blobs/{digest}", stream=True)
+        response = self._ask("GET", f"blobs/{digest}")
         if response.status != 200:
             try:
                 if response.status == 404:
                     raise NotInRegistry(what)
                 self._expect(response, what, 200)
             finally:
-                response.release_conn()
+                _finish(response)
         return Blob(response, self._access.host)
 
     def put_blob(self, digest: Digest, size: int, open_file: Callable[[], IO[bytes]]) -> None:
@@ -101,12 +102,14 @@ class Repository:
         what = f"{self.name}@{digest}"
         begun = self._ask("POST", "blobs/uploads/", writes=True)
         self._expect(begun, what, 202)
+        _finish(begun)
         place = urljoin(f"{self._base}/", begun.headers.get("Location", ""))
         place += ("&" if urlsplit(place).query else "?") + f"digest={digest}"
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
         with open_file() as file:
             done = self._send("PUT", place, headers, body=file, retries=_ONCE)
         self._expect(done, what, 201)
+        _finish(done)
 
     def put_data(self, data: bytes) -> Digest:
         """Store a small blob, unless it is there; returns its digest."""
@@ -124,6 +127,7 @@ class Repository:
         """Store a manifest under a tag or its digest."""
         done = self._ask("PUT", f"manifests/{reference}", headers={"Content-Type": media_type}, body=data, writes=True)
         self._expect(done, f"{self.name}:{reference}", 201)
+        _finish(done)
 
     # requests
 
@@ -135,15 +139,14 @@ class Repository:
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
         writes: bool = False,
-        stream: bool = False,
     ) -> urllib3.BaseHTTPResponse:
-        """Send a request below the repository's path; a challenge is answered, once."""
+        """Send a request below the repository's path; a challenge is answered, once. The answer's body is still to be read."""
         if not self._base:
             self._connect()
         url = f"{self._base}/v2/{self._path}/{path}"
-        response = self._send(method, url, dict(headers or {}), body=body, stream=stream)
+        response = self._send(method, url, dict(headers or {}), body=body)
         if response.status == 401:
-            response.drain_conn()
+            _finish(response)
             actions = "pull,push" if writes else "pull"
             scope = f"repository:{self._path}:{actions}"
             challenge = Challenge.parse(response.headers.get("WWW-Authenticate", ""))
@@ -151,7 +154,7 @@ class Repository:
             self._authorization = answer(
                 challenge, self._access.credentials, scope, self._access.reference.familiar_repository, self._pool
             )
-            response = self._send(method, url, dict(headers or {}), body=body, stream=stream)
+            response = self._send(method, url, dict(headers or {}), body=body)
         return response
 
     def _send(
@@ -161,7 +164,6 @@ class Repository:
         headers: dict[str, str],
         *,
         body: Any = None,
-        stream: bool = False,
         retries: urllib3.Retry = _AGAIN,
     ) -> urllib3.BaseHTTPResponse:
         assert self._pool is not None
@@ -170,7 +172,7 @@ class Repository:
         headers["User-Agent"] = "lamina"
         try:
             return self._pool.request(
-                method, url, headers=headers, body=body, preload_content=not stream, retries=retries, timeout=_TIMEOUT
+                method, url, headers=headers, body=body, preload_content=False, retries=retries, timeout=_TIMEOUT
             )
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise RegistryUnreachable(self._access.host, _reason(error)) from None
@@ -183,7 +185,7 @@ class Repository:
             self._base = f"{scheme}://{self._access.host}"
             retries = _ONCE if len(attempts) > 1 else _AGAIN
             try:
-                self._send("GET", f"{self._base}/v2/", {}, retries=retries)
+                _finish(self._send("GET", f"{self._base}/v2/", {}, retries=retries))
             except RegistryUnreachable:
                 if scheme == attempts[-1]:
                     self._base = ""
@@ -217,7 +219,7 @@ class Blob:
         """Up to *size* bytes, fewer only at the end. Raises RegistryUnreachable if the registry breaks off."""
         pieces = []
         try:
-            while size and (data := self._response.read(min(size, _READ_BYTES))):
+            while size and (data := self._response.read(min(size, _READ_BYTES), decode_content=False)):
                 pieces.append(data)
                 size -= len(data)
         except (urllib3.exceptions.HTTPError, OSError) as error:
@@ -249,10 +251,21 @@ def _limited(response: urllib3.BaseHTTPResponse, what: str) -> bytes:
     return data
 
 
+def _finish(response: urllib3.BaseHTTPResponse) -> None:
+    """Give the connection back; one whose answer goes on and on is closed instead."""
+    try:
+        goes_on = len(response.read(_MAXIMUM_ERROR)) == _MAXIMUM_ERROR
+    except (urllib3.exceptions.HTTPError, OSError):
+        goes_on = True
+    if goes_on:
+        response.close()
+    response.release_conn()
+
+
 def _told(response: urllib3.BaseHTTPResponse) -> str:
     """A registry's own words (distribution-spec, "Error Codes"), else the status's."""
     with suppress(Exception):
-        document = json.loads(response.data[:_MAXIMUM_ERROR])
+        document = json.loads(response.read(_MAXIMUM_ERROR))
         texts = [str(error.get("message") or error.get("code")) for error in document["errors"]]
         return "; ".join(texts)
     return response.reason or ""

@@ -17,6 +17,7 @@ from lamina.registry.access import Credentials
 from lamina.registry.errors import AccessDenied, RegistryUnreachable
 
 _CLIENT = "lamina"
+_MAXIMUM_ANSWER = 1 << 20
 _PARAMETER = re.compile(r'(\w+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
 
 
@@ -67,16 +68,19 @@ def _token(
                 "refresh_token": credentials.identity_token,
                 "client_id": _CLIENT,
             }
-            response = pool.request_encode_body("POST", challenge.realm, form, encode_multipart=False)
+            response = pool.request("POST", challenge.realm, fields=form, encode_multipart=False, preload_content=False)
         else:
             headers = {"Authorization": basic(credentials)} if credentials and credentials.username else {}
-            response = pool.request("GET", f"{challenge.realm}?{urlencode(fields)}", headers=headers)
+            url = f"{challenge.realm}?{urlencode(fields)}"
+            response = pool.request("GET", url, headers=headers, preload_content=False)
+        data = response.read(_MAXIMUM_ANSWER)
+        response.close()
     except urllib3.exceptions.HTTPError as error:
         raise RegistryUnreachable(challenge.realm, str(error)) from None
     if response.status in (401, 403):
         raise AccessDenied(repository)
     try:
-        document = json.loads(response.data)
+        document = json.loads(data)
         token = document.get("token") or document.get("access_token")
     except (ValueError, AttributeError):
         token = None

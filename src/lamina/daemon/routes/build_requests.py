@@ -99,10 +99,13 @@ class _Auth(msgspec.Struct):
 
     @property
     def meaning(self) -> Credentials:
-        """As the registry client takes it."""
+        """As the registry client takes it. Raises InvalidRequest."""
         username, password = self.username, self.password
         if self.auth and not username:
-            decoded = base64.b64decode(self.auth + "==").decode("utf-8", "replace")
+            try:
+                decoded = base64.b64decode(self.auth + "==").decode("utf-8", "replace")
+            except ValueError:
+                raise InvalidRequest("a registry's auth is not base64") from None
             username, _, password = decoded.partition(":")
         return Credentials(username, password, self.identitytoken)
 
@@ -247,6 +250,7 @@ def read_query(request: Request) -> BuildRequest:
         cache_from=[
             CacheSource.of({"type": "registry", "ref": name})
             for name in _json(request, "cachefrom", list[str] | None) or []
+            if name
         ],
         cache_to=_inline(build_args),
         pull=request.flag("pull"),

@@ -1,0 +1,270 @@
+"""A registry's answers, kind and hostile, from a server of the test's own; what real registries say is in the tests of builds."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lamina.oci.digest import Digest
+from lamina.oci.reference import Reference
+from lamina.registry import Access, Credentials
+from lamina.registry.access import HUB_KEY, credentials_for
+from lamina.registry.errors import AccessDenied, NotInRegistry, RegistryRefused, RegistryUnreachable, WrongBytes
+from lamina.registry.places import LayoutPlace
+from lamina.registry.repository import Repository
+from lamina.registry.tokens import Challenge
+
+DATA = b"the bytes of a blob"
+MANIFEST = b'{"schemaVersion":2}'
+
+Answer = Callable[["Handler"], None]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request that came."""
+
+    path: str
+    authorization: str | None
+    body: bytes
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers as the test says; what was asked is kept."""
+
+    server: Server
+    protocol_version = "HTTP/1.1"
+
+    def answer(self) -> None:
+        length = int(self.headers.get("Content-Length") or 0)
+        self.body = self.rfile.read(length)
+        self.server.asked.append(Asked(self.path, self.headers.get("Authorization"), self.body))
+        self.server.reply(self)
+
+    do_GET = do_HEAD = do_POST = do_PUT = answer  # noqa: N815 - http.server's names
+
+    def send(self, status: int, data: bytes = b"", **headers: str) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data)
+
+    def log_message(self, *arguments: Any) -> None:
+        """Nothing is printed."""
+
+
+class Server(ThreadingHTTPServer):
+    """A registry on a loopback port."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.reply: Answer = lambda handler: handler.send(200)
+        self.asked: list[Asked] = []
+
+    @property
+    def host(self) -> str:
+        return f"127.0.0.1:{self.server_address[1]}"
+
+    def repository(self, credentials: Credentials | None = None) -> Repository:
+        return Repository(Access(Reference.parse(f"{self.host}/some/where"), credentials))
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server() as made:
+        threading.Thread(target=made.serve_forever, args=(0.01,), daemon=True).start()
+        yield made
+        made.shutdown()
+
+
+def with_token(server: Server, wanted: str) -> Answer:
+    """Lets in who has the token "secret-token", which *wanted* in the Authorization of a token's request buys."""
+
+    def reply(handler: Handler) -> None:
+        if handler.path.startswith("/token"):
+            allowed = handler.headers.get("Authorization", "") == wanted or wanted in handler.body.decode()
+            handler.send(*((200, json.dumps({"token": "secret-token"}).encode()) if allowed else (401,)))
+        elif handler.headers.get("Authorization") == "Bearer secret-token":
+            handler.send(200, MANIFEST, Content_Type="application/vnd.oci.image.manifest.v1+json")
+        else:
+            challenge = (
+                f'Bearer realm="http://{server.host}/token",service="the registry",scope="repository:some/where:pull"'
+            )
+            handler.send(401, WWW_Authenticate=challenge)
+
+    return reply
+
+
+def test_a_challenge_is_read_with_its_quotes() -> None:
+    text = 'Bearer realm="https://auth.example/token", service="a, b",scope="repository:x:pull,push"'
+    assert Challenge.parse(text) == Challenge("bearer", "https://auth.example/token", "a, b", "repository:x:pull,push")
+    assert Challenge.parse("") == Challenge("")
+
+
+def test_a_token_is_fetched_with_the_name_and_password(server: Server) -> None:
+    server.reply = with_token(server, "Basic " + base64.b64encode(b"me:pass").decode())
+    media_type, data = server.repository(Credentials("me", "pass")).manifest("tag")
+    assert (media_type, data) == ("application/vnd.oci.image.manifest.v1+json", MANIFEST)
+    asked = next(asked.path for asked in server.asked if asked.path.startswith("/token"))
+    assert "service=the+registry" in asked
+    assert "scope=repository%3Asome%2Fwhere%3Apull" in asked
+
+
+def test_a_token_is_fetched_with_an_identity_token(server: Server) -> None:
+    server.reply = with_token(server, "refresh_token=lasting")
+    assert server.repository(Credentials(identity_token="lasting")).manifest("tag")[1] == MANIFEST
+
+
+def test_who_has_no_right_is_told_so(server: Server) -> None:
+    server.reply = with_token(server, "Basic nobody")
+    with pytest.raises(AccessDenied, match=r"pull access denied for 127\.0\.0\.1:\d+/some/where"):
+        server.repository().manifest("tag")
+
+
+def test_a_password_does_not_follow_a_redirect_to_another_host(server: Server) -> None:
+    with Server() as other:
+        threading.Thread(target=other.serve_forever, args=(0.01,), daemon=True).start()
+        other.reply = lambda handler: handler.send(200, DATA)
+
+        def reply(handler: Handler) -> None:
+            if handler.headers.get("Authorization"):
+                place = f"http://localhost:{other.server_address[1]}/elsewhere"
+                handler.send(307, Location=place) if "blobs" in handler.path else handler.send(200)
+            else:
+                handler.send(401, WWW_Authenticate='Basic realm="x"')
+
+        server.reply = reply
+        repository = server.repository(Credentials("me", "pass"))
+        assert repository.read_blob(Digest.of(DATA)) == DATA
+        assert [asked.authorization for asked in other.asked] == [None]
+        other.shutdown()
+
+
+def test_bytes_that_do_not_match_their_digest_are_refused(server: Server) -> None:
+    server.reply = lambda handler: handler.send(200, b"other bytes")
+    digest = Digest.of(DATA)
+    with pytest.raises(WrongBytes):
+        server.repository().read_blob(digest)
+    with pytest.raises(WrongBytes):
+        server.repository().manifest(digest)
+
+
+def test_a_blob_that_is_compressed_on_its_way_is_taken_as_it_came(server: Server) -> None:
+    server.reply = lambda handler: handler.send(200, DATA, Content_Encoding="gzip")
+    with server.repository().open_blob(Digest.of(DATA)) as blob:
+        assert blob.read(1 << 20) == DATA
+
+
+def test_what_is_not_there_is_told_by_name(server: Server) -> None:
+    server.reply = lambda handler: handler.send(200 if handler.path == "/v2/" else 404)
+    repository = server.repository()
+    assert not repository.has_blob(Digest.of(DATA))
+    with pytest.raises(NotInRegistry, match="some/where:tag"):
+        repository.manifest("tag")
+    with pytest.raises(NotInRegistry):
+        repository.open_blob(Digest.of(DATA))
+
+
+def test_a_refusal_is_told_in_the_registry_s_own_words(server: Server) -> None:
+    body = json.dumps({"errors": [{"code": "TOOBIG", "message": "the manifest is too big"}]}).encode()
+    server.reply = lambda handler: handler.send(*((400, body) if handler.command == "PUT" else (200,)))
+    with pytest.raises(RegistryRefused, match="the registry answered 400 the manifest is too big"):
+        server.repository().put_manifest("tag", "application/json", MANIFEST)
+
+
+def test_an_answer_that_never_ends_is_not_read_to_its_end(server: Server) -> None:
+    def reply(handler: Handler) -> None:
+        if handler.path == "/v2/":
+            handler.send(200)
+            return
+        handler.send_response(500)
+        handler.send_header("Content-Length", str(1 << 40))
+        handler.end_headers()
+        try:
+            while True:
+                handler.wfile.write(bytes(1 << 20))
+        except OSError:
+            handler.close_connection = True
+
+    server.reply = reply
+    with pytest.raises(RegistryRefused, match="500"):
+        server.repository().manifest("tag")
+
+
+def test_a_blob_that_breaks_off_is_told(server: Server) -> None:
+    def reply(handler: Handler) -> None:
+        if handler.path == "/v2/":
+            handler.send(200)
+            return
+        handler.send_response(200)
+        handler.send_header("Content-Length", "1000")
+        handler.end_headers()
+        handler.wfile.write(DATA)
+        handler.close_connection = True
+
+    server.reply = reply
+    with server.repository().open_blob(Digest.of(DATA)) as blob, pytest.raises(RegistryUnreachable):
+        blob.read(1000)
+
+
+@pytest.mark.parametrize("location", ["/upload/here?state=x", "http://{host}/upload/here?state=x", "/upload/here"])
+def test_an_upload_goes_where_the_registry_says(server: Server, location: str) -> None:
+    def reply(handler: Handler) -> None:
+        if handler.command == "POST":
+            handler.send(202, Location=location.format(host=server.host))
+        else:
+            handler.send({"HEAD": 404, "PUT": 201}.get(handler.command, 200))
+
+    server.reply = reply
+    digest = server.repository().put_data(DATA)
+    put = server.asked[-1]
+    joined = "&" if "?" in location else "?"
+    assert put.path == f"/upload/here{'?state=x' if '?' in location else ''}{joined}digest={digest}"
+    assert put.body == DATA
+
+
+def test_credentials_are_found_by_docker_s_names_for_registries() -> None:
+    known = {HUB_KEY: Credentials("hub"), "https://registry.example": Credentials("example")}
+    assert credentials_for(Reference.parse("busybox"), known) == Credentials("hub")
+    assert credentials_for(Reference.parse("registry.example/x"), known) == Credentials("example")
+    assert credentials_for(Reference.parse("other.example/x"), known) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("localhost:5000/x", True),
+        ("127.1.2.3/x", True),
+        ("[::1]:5000/x", True),
+        ("registry.example/x", False),
+        ("x", False),
+    ],
+)
+def test_only_this_machine_s_registries_may_be_insecure(name: str, expected: bool) -> None:
+    assert Access(Reference.parse(name)).may_be_insecure is expected
+
+
+def test_a_layout_follows_no_link_out_of_its_directory(tmp_path: Path) -> None:
+    (tmp_path / "outside").write_bytes(DATA)
+    digest = Digest.of(DATA)
+    place = LayoutPlace(tmp_path / "layout")
+    blobs = tmp_path / "layout" / "blobs" / "sha256"
+    blobs.mkdir(parents=True)
+    (blobs / digest.hex).symlink_to(tmp_path / "outside")
+    with pytest.raises(NotInRegistry):
+        place.read_blob(digest)
+    with pytest.raises(NotInRegistry, match="latest in"):
+        place.manifest()
