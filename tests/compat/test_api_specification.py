@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import urllib.parse
 from functools import cache
 from pathlib import Path
@@ -129,6 +130,21 @@ def test_running_container_endpoints(client: Client) -> None:
     checked(client, "POST", "/containers/{id}/kill", id=container)
     checked(client, "POST", "/containers/{id}/stop", id=checked_restart(client, container))
     checked(client, "DELETE", "/containers/{id}", id=container)
+
+
+def test_exec_endpoints(client: Client, daemon: Daemon) -> None:
+    """The exit code of a process that has not ended is null, as docker has it and the specification does not."""
+    container = daemon.docker_ok("run", "-d", "busybox", "sleep", "1000")
+    wanted = {"Cmd": ["sleep", "1"], "Tty": True, "AttachStdout": True}
+    made = checked(client, "POST", "/containers/{id}/exec", body=wanted, id=container)
+    checked(client, "POST", "/exec/{id}/start", body={"Detach": True, "Tty": True}, id=made["Id"])
+    checked(client, "POST", "/exec/{id}/resize", query={"h": 40, "w": 100}, id=made["Id"])
+    deadline = time.monotonic() + 20
+    while client.request("GET", f"/exec/{made['Id']}/json").json()["Running"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert checked(client, "GET", "/exec/{id}/json", id=made["Id"])["ExitCode"] == 0
+    daemon.docker_ok("rm", "-f", container)
 
 
 def checked_restart(client: Client, container: str) -> str:

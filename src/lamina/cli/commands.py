@@ -30,6 +30,7 @@ COMMANDS = {
     "create": Command("run", "Create a new container"),
     "doctor": Command("system", "Tell what this host lacks to run lamina"),
     "events": Command("system", "Get real time events from the server"),
+    "exec": Command("exec", "Execute a command in a running container"),
     "export": Command("containers", "Export a container's filesystem as a tar archive"),
     "history": Command("images", "Show the history of an image"),
     "images": Command("images", "List images"),
@@ -69,7 +70,7 @@ GROUP_COMMANDS = {
     "volume rm": Command("volumes", "Remove one or more volumes"),
 }
 
-_OF_CONTAINERS = ("attach", "create", "export", "kill", "logs", "restart", "rm", "run", "start", "stop", "wait")
+_OF_CONTAINERS = ("attach", "create", "exec", "export", "kill", "logs", "restart", "rm", "run", "start", "stop", "wait")
 _OF_IMAGES = ("build", "history", "import", "load", "save", "tag")
 
 GROUPS = {

@@ -49,7 +49,7 @@ def _prepare(stack: contextlib.ExitStack, client: Client, joining: Joining, *, t
     if joining.terminal:
         from lamina.cli.terminal import following_size, raw_terminal
 
-        stack.enter_context(following_size(client, joining.container_id))()
+        stack.enter_context(following_size(client, f"/containers/{joining.container_id}"))()
         if typed and os.isatty(0):
             stack.enter_context(raw_terminal())
     elif joining.passes_signals:

@@ -33,14 +33,14 @@ def raw_terminal() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def following_size(client: Client, container_id: str) -> Iterator[Callable[[], None]]:
-    """Tell the container when the terminal's size changes; yields a function that tells it now."""
+def following_size(client: Client, path: str) -> Iterator[Callable[[], None]]:
+    """Tell a container or an exec session, by its path, when the terminal's size changes; yields a function that tells it now."""
 
     def tell(*_: object) -> None:
         height, width = terminal_size()
         if height:
             with contextlib.suppress(Exception):
-                client.request("POST", f"/containers/{container_id}/resize", {"h": height, "w": width}).read()
+                client.request("POST", f"{path}/resize", {"h": height, "w": width}).read()
 
     before = signal.signal(signal.SIGWINCH, tell)
     try:

@@ -153,11 +153,13 @@ class Client:
             _send_chunks(connection, chunks)
         return _checked(Response(connection))
 
-    def hijack(self, path: str, query: Query | None = None) -> tuple[socket.socket, bytes]:
-        """Ask for a raw connection; returns it with the bytes that came along with the head. Raises as ``request``."""
+    def hijack(self, path: str, query: Query | None = None, *, body: object = None) -> tuple[socket.socket, bytes]:
+        """Ask for a raw connection, with a JSON *body*; returns it with the bytes that came along with the head. Raises as ``request``."""
         connection = connect(self.host)
-        head = f"POST {_target(path, query)} HTTP/1.1\r\nHost: lamina\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: 0\r\n\r\n"
-        connection.sendall(head.encode())
+        data = b"" if body is None else json.dumps(body).encode()
+        kind = "Content-Type: application/json\r\n" if data else ""
+        head = f"POST {_target(path, query)} HTTP/1.1\r\nHost: lamina\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n{kind}"
+        connection.sendall(f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data)
         return connection, _checked(Response(connection)).rest
 
 

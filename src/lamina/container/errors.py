@@ -115,3 +115,27 @@ class UnsupportedOption(Unsupported):
     def __init__(self, option: str, reason: str = "lamina does not support it yet") -> None:
         super().__init__(f"{option}: {reason}")
         self.option = option
+
+
+class ContainerIsPaused(Conflict):
+    """Nothing can be run in a container that is frozen."""
+
+    def __init__(self, container_id: str) -> None:
+        super().__init__(f"container {container_id} is paused, unpause the container before exec")
+        self.container_id = container_id
+
+
+class ExecNotFound(NotFound):
+    """No exec session has this ID."""
+
+    def __init__(self, exec_id: str) -> None:
+        super().__init__(f"No such exec instance: {exec_id}")
+        self.exec_id = exec_id
+
+
+class ExecAlreadyRuns(Conflict):
+    """A session's process is started once."""
+
+    def __init__(self, exec_id: str) -> None:
+        super().__init__(f"exec session {exec_id} has been started already")
+        self.exec_id = exec_id

@@ -20,15 +20,23 @@ from lamina.container import identity_files, init_layer, shared_memory
 from lamina.container.mount_requests import mount_requests
 from lamina.container.mounts import runtime_mounts
 from lamina.container.record import NEVER, NetworkEndpoint, Record
-from lamina.container.settings import DonorOf, container_settings, donor_in, namespace_of
+from lamina.container.settings import (
+    DonorOf,
+    ExecSettings,
+    container_settings,
+    donor_in,
+    exec_settings,
+    namespace_of,
+)
+from lamina.container.streams import Console
 from lamina.linux import mount, processes
 from lamina.linux.tasks import to_the_end
 from lamina.network import Endpoint, NetworkService
 from lamina.oci.digest import DiffID, Digest
-from lamina.runtime.monitor import ConmonAttachment, ExitStatus, Launch, Monitor
+from lamina.runtime.monitor import ConmonAttachment, ExecLaunch, ExitStatus, Launch, Monitor
 from lamina.runtime.oci_runtime import OciRuntime
 from lamina.runtime.settings import Mount
-from lamina.runtime.spec import build_spec
+from lamina.runtime.spec import build_process, build_spec
 from lamina.snapshot import Snapshots
 
 
@@ -166,6 +174,42 @@ class ContainerProcesses:
             finally:
                 os.close(pidfd)
         when_ended()
+
+    def exec_bundle(self, container_id: str, exec_id: str) -> Path:
+        """Where conmon's files of a further process lie; they go with the container's."""
+        return self.bundle(container_id) / f"exec-{exec_id}"
+
+    async def execute(
+        self, record: Record, exec_id: str, config: ExecSettings, size: tuple[int, int] | None, console: Console
+    ) -> int:
+        """Start a further process in a running container and return its pid; the console gets its streams before it runs.
+
+        Raises ContainerStartError's kinds, UserNotFound and InvalidSetting.
+        """
+        bundle = self.exec_bundle(record.id, exec_id)
+        bundle.mkdir(mode=0o700)
+        rootfs = self._snapshots.rootfs(record.id)
+        settings = exec_settings(record, config, rootfs=rootfs, console_size=size)
+        process_path = bundle / "process.json"
+        process_path.write_bytes(build_process(settings).config)
+        launch = ExecLaunch(
+            record.id,
+            exec_id,
+            bundle,
+            process_path,
+            settings.args[0],
+            terminal=settings.terminal,
+            stdin=config.attach_stdin,
+        )
+        return await self._monitor.execute(launch, console.connect)
+
+    async def wait_exec(self, container_id: str, exec_id: str) -> ExitStatus:
+        """How a further process ended, when it has."""
+        return await self._monitor.wait_exit(self.exec_bundle(container_id, exec_id), exec_id)
+
+    def resize_exec(self, container_id: str, exec_id: str, height: int, width: int) -> None:
+        """Set the size of a further process's terminal. Raises OSError if there is none."""
+        self._monitor.resize(self.exec_bundle(container_id, exec_id), height, width)
 
     def resize(self, container_id: str, height: int, width: int) -> None:
         """Set the terminal's size. Raises OSError if there is none."""

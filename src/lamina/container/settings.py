@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from lamina.container.config import HostConfig, ThrottleDevice, WeightDevice
 from lamina.container.record import Record
+from lamina.errors import InvalidArgument
 from lamina.runtime.security import SecurityOptions
 from lamina.runtime.settings import ContainerSettings, Device, Mount, Namespaces, Resources, Throttle, Ulimit
 
@@ -64,6 +66,47 @@ def container_settings(
         init_path=init_path
         if host.init and not host.pid_mode
         else None,  # the first process of the namespace is another
+    )
+
+
+class ExecSettings(Protocol):
+    """What is asked of a further process (``execs.ExecConfig``)."""
+
+    attach_stdin: bool
+    tty: bool
+    env: list[str] | None
+    cmd: list[str] | None
+    privileged: bool
+    user: str
+    working_dir: str
+
+
+def exec_settings(
+    record: Record, wanted: ExecSettings, *, rootfs: Path, console_size: tuple[int, int] | None
+) -> ContainerSettings:
+    """What the runtime is to make of a further process in a container: the container's own, but for what is *wanted*.
+
+    Raises InvalidArgument.
+    """
+    config, host = record.config, record.host_config
+    if wanted.working_dir and not wanted.working_dir.startswith("/"):
+        raise InvalidArgument(f"Cwd must be an absolute path: {wanted.working_dir}")
+    return ContainerSettings(
+        rootfs=rootfs,
+        args=wanted.cmd or [],
+        env=[*(config.env or []), *(wanted.env or [])],
+        cwd=wanted.working_dir or config.working_dir or "/",
+        user=wanted.user or config.user,
+        additional_groups=host.group_add or [],
+        terminal=wanted.tty,
+        console_size=console_size,
+        hostname=config.hostname,
+        cap_add=host.cap_add or [],
+        cap_drop=host.cap_drop or [],
+        privileged=wanted.privileged or host.privileged,
+        security=SecurityOptions.parse(host.security_opt or []),
+        oom_score_adj=host.oom_score_adj,
+        ulimits=[Ulimit(u.name, u.soft, u.hard) for u in host.ulimits or []],
     )
 
 

@@ -16,6 +16,7 @@ from lamina.build.mounting import MountRoom
 from lamina.build.running import StepRunner
 from lamina.container import store as container_store
 from lamina.container.creation import Creation
+from lamina.container.execs import Execs
 from lamina.container.lifecycle import Lifecycle
 from lamina.container.processes import ContainerProcesses, live_endpoints
 from lamina.container.store import ContainerStore
@@ -97,6 +98,7 @@ class Engine:
     processes: ContainerProcesses
     creation: Creation
     lifecycle: Lifecycle
+    execs: Execs
     builder: Builder
     events: EventLog
     lock_fds: tuple[int, ...]
@@ -104,6 +106,7 @@ class Engine:
     async def close(self) -> None:
         """Let go of everything. Running containers go on; without any, what was made on the host goes away."""
         await self.builder.close()
+        await self.execs.close()
         await self.lifecycle.close()
         running = any(record.state.has_process for record in self.containers)
         await self.networks.close(remove=not running)
@@ -173,6 +176,7 @@ async def open_engine(options: EngineOptions) -> Engine:
     )
     emit = container_emitter(events, lambda record: removal.container_gone(ImageID(Digest(record.image_id))))
     lifecycle = Lifecycle(containers, processes, snapshots, volumes, emit)
+    execs = Execs(containers, processes, lifecycle.tell)
     await lifecycle.adopt()
     await processes.sweep(ids)
     processes.open(ids)
@@ -206,6 +210,7 @@ async def open_engine(options: EngineOptions) -> Engine:
         processes=processes,
         creation=creation,
         lifecycle=lifecycle,
+        execs=execs,
         builder=builder,
         events=events,
         lock_fds=lock_fds,

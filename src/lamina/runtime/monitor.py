@@ -23,6 +23,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from lamina.linux import processes
 from lamina.linux.tasks import to_the_end
@@ -50,6 +51,19 @@ class Launch:
     terminal: bool = False
     stdin: bool = False
     leave_stdin_open: bool = False
+
+
+@dataclass(frozen=True)
+class ExecLaunch:
+    """How conmon is to run one more process in a running container; *bundle* is a directory of the process's own."""
+
+    container_id: str
+    exec_id: str
+    bundle: Path
+    process_path: Path
+    command: str
+    terminal: bool = False
+    stdin: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,11 +98,46 @@ class Monitor:
             raise error
         return pid
 
+    async def execute(self, launch: ExecLaunch, connect: Callable[[ConmonAttachment], None]) -> int:
+        """Start a process in a running container and return its pid; *connect* gets its streams before it runs.
+
+        Raises ContainerStartError's kinds; nothing of the process is left then.
+        """
+        with _Pipe() as sync, _Pipe() as start, _Pipe() as attach:
+            environment = {
+                "_OCI_SYNCPIPE": str(sync.write_fd),
+                "_OCI_STARTPIPE": str(start.read_fd),
+                "_OCI_ATTACHPIPE": str(attach.write_fd),
+            }
+            fds = (sync.write_fd, start.read_fd, attach.write_fd)
+            os.write(start.write_fd, b"\0")  # nothing is to be done before it forks
+            try:
+                await to_the_end(self._spawn(launch, self._exec_arguments(launch), environment, fds))
+                sync.close("write")
+                start.close("read")
+                attach.close("write")
+                async with asyncio.timeout(_CREATE_TIMEOUT_S):
+                    await _read_line(attach.read_fd)
+                    connect(await ConmonAttachment.connect(launch.bundle))
+                    os.write(start.write_fd, b"\0")
+                    report = await _read_line(sync.read_fd)
+            except (TimeoutError, OSError) as error:
+                _kill_conmon(launch.bundle, launch.exec_id)
+                raise self._runtime.exec_failure(launch.bundle, str(error), launch.command) from None
+            except BaseException:
+                _kill_conmon(launch.bundle, launch.exec_id)
+                raise
+        pid, message = _parse_report(report)
+        if pid <= 0:
+            raise self._runtime.exec_failure(launch.bundle, message, launch.command)
+        return pid
+
     async def _report(self, launch: Launch) -> bytes:
         """Start conmon and return its line about the creation. If none comes in time, or the caller gives up, it is killed."""
         read_fd, write_fd = os.pipe()
         try:
-            await to_the_end(self._spawn(launch, write_fd))
+            environment = {"_OCI_SYNCPIPE": str(write_fd)}
+            await to_the_end(self._spawn(launch, self._arguments(launch), environment, (write_fd,)))
             os.close(write_fd)
             write_fd = -1
             async with asyncio.timeout(_CREATE_TIMEOUT_S):
@@ -104,16 +153,17 @@ class Monitor:
             if write_fd >= 0:
                 os.close(write_fd)
 
-    async def _spawn(self, launch: Launch, sync_fd: int) -> None:
+    async def _spawn(
+        self, launch: Launch | ExecLaunch, argv: list[str], environment: dict[str, str], fds: tuple[int, ...]
+    ) -> None:
         """Start conmon. Its first process ends at once; the one that stays is in a session of its own."""
-        environment = {"PATH": os.environ.get("PATH", os.defpath), "_OCI_SYNCPIPE": str(sync_fd)}
         first = await processes.spawn(
-            self._arguments(launch),
+            argv,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            env=environment,
-            pass_fds=(sync_fd,),
+            env={"PATH": os.environ.get("PATH", os.defpath), **environment},
+            pass_fds=fds,
             cwd=launch.bundle,
         )
         await processes.wait(first)
@@ -125,17 +175,20 @@ class Monitor:
                 _log.warning("%s: conmon stays in the daemon's control group: %s", launch.container_id, error)
 
     def _arguments(self, launch: Launch) -> list[str]:
-        bundle = launch.bundle
         log = f"k8s-file:{launch.log_path}" if launch.log_path is not None else "none"
-        argv = [
-            self._tool.path,
-            "--cid",
-            launch.container_id,
-            "--cuuid",
-            launch.container_id,
-            "--name",
-            launch.container_id,
-        ]
+        argv = self._common_arguments(launch, launch.container_id, log)
+        argv += ["--leave-stdin-open"] if launch.leave_stdin_open else []
+        return argv
+
+    def _exec_arguments(self, launch: ExecLaunch) -> list[str]:
+        argv = self._common_arguments(launch, launch.exec_id, "none")
+        # the first version of conmon's words has none for an attachment that comes before the process
+        argv += ["--api-version", "1", "--exec", "--exec-attach", "--exec-process-spec", str(launch.process_path)]
+        return argv
+
+    def _common_arguments(self, launch: Launch | ExecLaunch, own_id: str, log: str) -> list[str]:
+        bundle = launch.bundle
+        argv = [self._tool.path, "--cid", launch.container_id, "--cuuid", own_id, "--name", own_id]
         argv += ["--runtime", self._runtime.tool.path, "--bundle", str(bundle), "--persist-dir", str(bundle)]
         argv += ["--conmon-pidfile", str(bundle / "conmon.pid"), "--container-pidfile", str(bundle / "pidfile")]
         argv += ["--full-attach", "--log-path", log, "--log-level", "error"]
@@ -143,7 +196,6 @@ class Monitor:
             argv.append(f"--runtime-arg={argument}")
         argv += ["--terminal"] if launch.terminal else []
         argv += ["--stdin"] if launch.stdin else []
-        argv += ["--leave-stdin-open"] if launch.leave_stdin_open else []
         return argv
 
     async def wait_exit(self, bundle: Path, container_id: str) -> ExitStatus:
@@ -227,6 +279,27 @@ class ConmonAttachment:
         self._socket.close()
 
 
+class _Pipe:
+    """A pipe whose ends are closed with the block, if they have not been before."""
+
+    def __init__(self) -> None:
+        self.read_fd, self.write_fd = os.pipe()
+
+    def __enter__(self) -> _Pipe:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close("read")
+        self.close("write")
+
+    def close(self, end: Literal["read", "write"]) -> None:
+        """Close one end; closing it again is no error."""
+        fd = getattr(self, f"{end}_fd")
+        if fd >= 0:
+            os.close(fd)
+            setattr(self, f"{end}_fd", -1)
+
+
 async def _read_line(fd: int) -> bytes:
     os.set_blocking(fd, False)
     loop = asyncio.get_running_loop()
@@ -246,10 +319,11 @@ async def _read_line(fd: int) -> bytes:
 
 
 def _parse_report(report: bytes) -> tuple[int, str]:
-    """conmon's word on the creation: ``{"pid": N}``, or ``{"pid": -1, "message": "…"}``."""
+    """conmon's word on the creation: ``{"pid": N}``, or ``{"pid": -1, "message": "…"}``; of an exec ``data`` is the pid's name."""
     try:
-        fields = json.loads(report)
-        return int(fields["pid"]), str(fields.get("message", ""))
+        fields = json.loads(report.partition(b"\n")[0])  # of a process that ends at once the exit code follows
+        pid = fields["pid"] if "pid" in fields else fields["data"]
+        return int(pid), str(fields.get("message", ""))
     except (ValueError, KeyError, TypeError):
         return -1, report.decode(errors="replace") or "conmon ended without a report"
 

@@ -18,7 +18,7 @@ from lamina.linux.cgroups import Hierarchies
 from lamina.linux.pipes import read_available
 from lamina.linux.tasks import to_the_end
 from lamina.runtime.probe import Tool
-from lamina.runtime.start_errors import last_message, start_error
+from lamina.runtime.start_errors import exec_error, last_message, start_error
 
 _RECURSIVE_SINCE = {"runc": (1, 1), "crun": (1, 4)}
 _FIFO_TIMEOUT_S = 2.0
@@ -138,6 +138,10 @@ class OciRuntime:
     def failure(self, bundle: Path, stderr: str, command: str) -> ContainerStartError:
         """The error that a failed call of the runtime left behind."""
         return start_error(_logged_error(bundle) or stderr, command)
+
+    def exec_failure(self, bundle: Path, stderr: str, command: str) -> ContainerStartError:
+        """The same for a process that was to be started in a running container."""
+        return exec_error(_logged_error(bundle) or stderr, command)
 
 
 async def _read_exec_fifo(path: Path) -> bool:

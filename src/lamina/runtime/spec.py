@@ -59,6 +59,17 @@ def build_spec(container_id: str, settings: ContainerSettings) -> Spec:
     return Spec(msgspec.json.encode(config), warnings)
 
 
+def build_process(settings: ContainerSettings) -> Spec:
+    """The runtime's configuration for one more process in a running container; what is not the process's own does not count.
+
+    Raises as ``build_spec`` does.
+    """
+    warnings: list[str] = []
+    identity = resolve(settings.rootfs, settings.user, settings.additional_groups)
+    capabilities = effective_set(settings.cap_add, settings.cap_drop, privileged=settings.privileged)
+    return Spec(msgspec.json.encode(_process(settings, identity, capabilities, warnings)), warnings)
+
+
 def process_environment(env: Iterable[str], identity: Identity, *, hostname: str, terminal: bool) -> list[str]:
     """docker's environment: PATH, HOSTNAME and with a terminal TERM, then what was given, then HOME if nobody set it."""
     base = [_DEFAULT_PATH, *([f"HOSTNAME={hostname}"] if hostname else []), *(["TERM=xterm"] if terminal else [])]

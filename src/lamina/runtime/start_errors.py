@@ -12,6 +12,8 @@ import re
 from lamina.errors import CommandNotExecutable, CommandNotFound, ContainerStartError
 
 _PREFIX = "failed to create task for container: failed to create shim task: OCI runtime create failed: "
+_EXEC_PREFIX = "OCI runtime exec failed: exec failed: unable to start container process: "
+_EXEC_WORDS = ("exec failed: ", "unable to start container process: ", "starting container process caused: ")
 _NOT_FOUND = ("executable file not found", "not found in $PATH", "no such file or directory")
 _NOT_EXECUTABLE = ("permission denied", "is a directory", "exec format error")
 _CRUN_NOT_FOUND = re.compile(
@@ -27,7 +29,18 @@ class RuntimeStartFailed(ContainerStartError):
 def start_error(raw: str, command: str) -> ContainerStartError:
     """The error for a runtime's message about starting *command*."""
     reason = _in_docker_words(raw.strip(), command)
-    message = f"{_PREFIX}{reason}: unknown"
+    return _classified(f"{_PREFIX}{reason}: unknown", reason)
+
+
+def exec_error(raw: str, command: str) -> ContainerStartError:
+    """The error for a runtime's message about starting *command* in a running container."""
+    reason = _in_docker_words(raw.strip(), command).removeprefix("runc create failed: ")
+    for words in _EXEC_WORDS:
+        reason = reason.removeprefix(words)
+    return _classified(f"{_EXEC_PREFIX}{reason}: unknown", reason)
+
+
+def _classified(message: str, reason: str) -> ContainerStartError:
     lowered = reason.lower()
     about_command = "exec:" in lowered or "exec " in lowered
     if about_command and any(words in lowered for words in _NOT_FOUND):

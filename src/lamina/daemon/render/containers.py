@@ -49,7 +49,7 @@ def inspect(record: Record, engine: Engine, sizes: tuple[int, int] | None = None
         "MountLabel": "",
         "ProcessLabel": "",
         "AppArmorProfile": "",
-        "ExecIDs": None,
+        "ExecIDs": engine.execs.ids_of(record.id) or None,
         "HostConfig": _without_empty(record.host_config),
         "GraphDriver": {
             "Name": engine.lowers.name,

@@ -12,7 +12,6 @@ from lamina.api import frames
 from lamina.api.filters import Filters
 from lamina.container.config import ContainerConfig, HostConfig, NetworkingConfig, docker_name
 from lamina.container.creation import CreateRequest
-from lamina.container.detach import DetachKeys
 from lamina.container.errors import (
     CannotKill,
     ContainerBeingRemoved,
@@ -25,12 +24,12 @@ from lamina.container.listing import ContainerQuery, select_containers
 from lamina.container.log_lines import LogLine
 from lamina.container.logs import LogQuery, details_of, read_logs
 from lamina.container.record import Record
-from lamina.container.streams import Console, Subscription, pump_input
 from lamina.container.times import parse_moment
 from lamina.container.waiting import Condition
 from lamina.daemon.http import Request, Response, StreamingResponse, json_response
-from lamina.daemon.http.connection import ClientGone, RawStream
+from lamina.daemon.http.connection import ClientGone
 from lamina.daemon.http.message import InvalidRequest, encode_json
+from lamina.daemon.joining import Joint, carry, detach_keys, stream_type
 from lamina.daemon.render import containers as render
 from lamina.daemon.render.images import size_of
 from lamina.daemon.router import Route
@@ -44,10 +43,7 @@ from lamina.oci.platform import InvalidPlatform, Platform
 _LIST_FILTERS = ("ancestor", "before", "exited", "expose", "health", "id", "isolation", "is-task", "label", "name",
                  "network", "publish", "since", "status", "volume")  # fmt: skip
 _PRUNE_FILTERS = ("label", "label!", "until")
-_RAW = "application/vnd.docker.raw-stream"
-_MULTIPLEXED = "application/vnd.docker.multiplexed-stream"
 _WAIT_CONDITIONS_SINCE = (1, 30)
-_MULTIPLEXED_SINCE = (1, 42)
 _ARCHITECTURES = frozenset("386 amd64 arm arm64 loong64 mips64le ppc64le riscv64 s390x".split())
 _CREATE_LIMIT = 64 << 20
 _CONDITIONS = ("not-running", "next-exit", "removed")
@@ -218,7 +214,9 @@ class _Containers:
         details = f"{details_of(record)} ".encode() if request.flag("details") else b""
         prefix = _Prefix(timestamps=request.flag("timestamps"), details=details)
         encode = _plain if record.config.tty else _framed
-        return StreamingResponse(encode(lines, prefix), _stream_type(request, record), is_endless=query.follow)
+        return StreamingResponse(
+            encode(lines, prefix), stream_type(request, plain=record.config.tty), is_endless=query.follow
+        )
 
     def _log_lines(self, record: Record, query: LogQuery) -> AsyncIterator[LogLine]:
         if record.host_config.log_config.type == "none":
@@ -236,10 +234,17 @@ class _Containers:
     async def attach(self, request: Request) -> Response | None:
         record = self._find(request)
         wants = {name: request.flag(name) for name in ("stdin", "stdout", "stderr", "stream", "logs")}
-        keys = _detach_keys(request) if record.config.tty else None
+        config = record.config
+        joint = Joint(
+            shown={number for number, name in ((1, "stdout"), (2, "stderr")) if wants[name]},
+            plain=config.tty,
+            takes_input=wants["stdin"] and config.open_stdin,
+            closes_input=config.stdin_once and not config.tty,
+            keys=detach_keys(request.query("detachKeys")) if config.tty else None,
+        )
         attached = await self._engine.lifecycle.attach(record.id) if wants["stream"] else None
         try:
-            raw = await request.hijack(_stream_type(request, record))
+            raw = await request.hijack(stream_type(request, plain=record.config.tty))
             self._emit("attach", record)
             with closing(raw), suppress(ClientGone, ConnectionError):  # a client may go whenever it likes
                 if wants["logs"]:
@@ -248,7 +253,7 @@ class _Containers:
                     async for data in encode(self._log_lines(record, query), _Prefix()):
                         await raw.write(data)
                 if attached is not None:
-                    await _carry(raw, self._engine.lifecycle.console(record.id), attached, record, wants, keys)
+                    await carry(raw, self._engine.lifecycle.console(record.id), attached, joint)
         finally:
             if attached is not None:
                 attached.close()
@@ -282,59 +287,12 @@ async def _wait_body(waiting: asyncio.Future[int]) -> AsyncIterator[bytes]:
         waiting.cancel()
 
 
-async def _carry(
-    raw: RawStream,
-    console: Console,
-    subscription: Subscription,
-    record: Record,
-    wants: dict[str, bool],
-    keys: DetachKeys | None,
-) -> None:
-    """Carry both directions until the process has ended, the client detached or went away."""
-    output = asyncio.ensure_future(_carry_output(raw, subscription, record, wants))
-    if wants["stdin"] and record.config.open_stdin:
-        close_at_end = record.config.stdin_once and not record.config.tty
-        source = asyncio.ensure_future(pump_input(raw.read, console, keys=keys, close_at_end=close_at_end))
-    else:
-        source = asyncio.ensure_future(_until_end(raw))
-    try:
-        await asyncio.wait((output, source), return_when=asyncio.FIRST_COMPLETED)
-        if source.done() and not source.result():
-            # the client's end of input is no wish to leave: it still reads
-            await output
-        if output.done():
-            output.result()
-    finally:
-        for task in (output, source):
-            task.cancel()
-
-
-async def _carry_output(raw: RawStream, subscription: Subscription, record: Record, wants: dict[str, bool]) -> None:
-    shown = {1: wants["stdout"], 2: wants["stderr"]}
-    async for stream, data in subscription:
-        if shown.get(stream):
-            await raw.write(data if record.config.tty else frames.encode(stream, data))
-
-
-async def _until_end(raw: RawStream) -> bool:
-    while await raw.read():
-        pass
-    return False
-
-
 def _platform(text: str) -> Platform | None:
     """``?platform=``; one word is an operating system or an architecture, and nothing else. Raises InvalidPlatform."""
     wanted = Platform.parse(text) if text else None
     if wanted is not None and "/" not in text and wanted.architecture not in _ARCHITECTURES:
         raise InvalidPlatform(text)
     return wanted
-
-
-def _detach_keys(request: Request) -> DetachKeys:
-    try:
-        return DetachKeys(request.query("detachKeys") or None)
-    except ValueError as error:
-        raise InvalidRequest(f"Invalid detach keys ({request.query('detachKeys')}) provided: {error}") from None
 
 
 def _log_query(request: Request) -> LogQuery:
@@ -370,8 +328,3 @@ async def _plain(lines: AsyncIterator[LogLine], prefix: _Prefix) -> AsyncIterato
 async def _framed(lines: AsyncIterator[LogLine], prefix: _Prefix) -> AsyncIterator[bytes]:
     async for line in lines:
         yield frames.encode(line.stream, prefix.before(line) + line.text)
-
-
-def _stream_type(request: Request, record: Record) -> str:
-    """What a stream of output is called; clients before API 1.42 know one name for both."""
-    return _RAW if record.config.tty or request.api_version < _MULTIPLEXED_SINCE else _MULTIPLEXED
