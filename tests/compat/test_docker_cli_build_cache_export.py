@@ -147,7 +147,7 @@ def test_a_child_does_not_inherit_the_cache_of_its_base(daemon: Daemon, source: 
     (source / "Dockerfile").write_text("FROM carrier\nENV B=2\n")
     daemon.lamina_ok("build", "-t", "child", source)
     image_id = daemon.docker_ok("inspect", "-f", "{{.Id}}", "child").removeprefix("sha256:")
-    assert "lamina.build.cache" not in (daemon.root / "content" / "blobs" / "sha256" / image_id).read_text()
+    assert "lamina.build.cache.outcomes" not in (daemon.root / "content" / "blobs" / "sha256" / image_id).read_text()
 
 
 def test_a_cache_that_cannot_be_had_costs_only_time(daemon: Daemon, source: Path, tmp_path: Path) -> None:

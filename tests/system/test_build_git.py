@@ -17,8 +17,8 @@ from threading import Thread
 
 import pytest
 
-from lamina.build.credentials import git_authorization
-from lamina.build.git import (
+from lamina.build.remote.credentials import git_authorization
+from lamina.build.remote.git import (
     CheckedOut,
     GitChecksumMismatch,
     GitDirectoryNotFound,
@@ -28,8 +28,8 @@ from lamina.build.git import (
     check_out,
     resolve,
 )
-from lamina.build.git_command import GitAccess, GitFailed, GitMissing
-from lamina.build.remote import GitRepository, InvalidRemote, parse_source
+from lamina.build.remote.git_command import GitAccess, GitFailed, GitMissing
+from lamina.build.remote.sources import GitRepository, InvalidRemote, parse_source
 
 IDENTITY = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1", "GIT_ALLOW_PROTOCOL": "file"} | {
     f"GIT_{who}_{what}": "tester@example.com" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")

@@ -1,9 +1,6 @@
 """Build: a Dockerfile and its context become an image.
 
-``builder`` goes through the stages that the target needs; ``stage`` carries out instructions one after another, each making an image
-from the one before it; ``copying`` writes a COPY's or ADD's layer straight from the source's tar, ``running`` runs a RUN's process and
-takes the difference; ``config`` changes the JSON; ``cache`` knows what was done before. ``context`` is what the client sent.
-
-``remote`` tells what a source's text names; ``download`` has what is behind a URL (``transfer`` is one GET), ``git`` the files of a
-repository (``git_command`` runs git), and ``credentials`` knows which secrets a server is told.
+``builder`` receives a build, ``solver`` carries out the stages that the targets need, each by a ``stage``, whose instructions become
+``steps``: an outcome found in ``cache`` or made by ``run`` or ``copy``, and the image that it makes. ``config`` changes the JSON.
+``context`` is what the client gives, ``remote`` what is fetched, ``bases`` what a stage stands on.
 """

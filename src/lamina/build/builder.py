@@ -13,26 +13,26 @@ from pathlib import Path
 from typing import Any
 
 from lamina.build import progress
-from lamina.build.archives import open_archive
 from lamina.build.arguments import global_args
 from lamina.build.bases import Bases
-from lamina.build.cache import BuildCache, step_key
-from lamina.build.cache_export import export_cache, with_inline_cache
-from lamina.build.cache_import import ImportedCaches
-from lamina.build.cache_mounts import CacheMounts
+from lamina.build.cache.exporting import export_cache, with_inline_cache
+from lamina.build.cache.importing import ImportedCaches
+from lamina.build.cache.kept import CacheItem, Keeper, PruneRequest, choose, marked
+from lamina.build.cache.outcomes import BuildCache, step_key
 from lamina.build.checking import check
-from lamina.build.context import read_dockerfile, read_local_dockerfile, receive_context
-from lamina.build.directory import ContextDigests, DirectoryContext, scan_directory
-from lamina.build.download import DownloadStore
-from lamina.build.fetching import Fetcher
+from lamina.build.context.archives import open_archive
+from lamina.build.context.directory import ContextDigests, DirectoryContext, scan_directory
+from lamina.build.context.named import NamedContexts, check_identity
+from lamina.build.context.sent import read_dockerfile, read_local_dockerfile, receive_context
+from lamina.build.context.source import FileSource
 from lamina.build.graph import StageGraph
-from lamina.build.kept import CacheItem, Keeper, PruneRequest, choose, marked
-from lamina.build.named import NamedContexts, check_identity
-from lamina.build.remote import GitRepository, InvalidRemote, LocalPath, parse_source
+from lamina.build.remote.download import DownloadStore
+from lamina.build.remote.fetching import Fetcher
+from lamina.build.remote.sources import GitRepository, InvalidRemote, LocalPath, parse_source
 from lamina.build.request import BuildRequest, LocalContext
-from lamina.build.running import StepRunner
+from lamina.build.run.cache_mounts import CacheMounts
+from lamina.build.run.running import StepRunner
 from lamina.build.solver import Solver
-from lamina.build.source import FileSource
 from lamina.build.workshop import Workshop
 from lamina.content.store import Lease
 from lamina.dockerfile import IgnoreRules, parse

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from lamina.build.arguments import predefined_args
+from lamina.build.context.source import FileSource
 from lamina.build.graph import StageGraph
 from lamina.build.request import BuildRequest
-from lamina.build.source import FileSource
 from lamina.dockerfile.lint import BaseImage, LintWarning, lint
 from lamina.errors import LaminaError
 from lamina.image.store import ImageStore

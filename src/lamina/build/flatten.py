@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
-from lamina.build.source import TarContents
+from lamina.build.context.source import TarContents
 from lamina.image.intake import LayerIntake
 from lamina.layer.ingest import IngestedLayer
 from lamina.layer.merge import apply_layer, copy_of_directories, difference, merge

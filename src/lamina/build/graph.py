@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from lamina.build.errors import TargetNotFound
-from lamina.build.mounts import RunMount
+from lamina.build.run.mounts import RunMount
 from lamina.dockerfile import Dockerfile, DockerfileError, Stage
 from lamina.dockerfile import instructions as ins
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from lamina.build.cache_places import CacheSource, CacheTarget
+from lamina.build.cache.places import CacheSource, CacheTarget
 from lamina.oci.platform import Platform
 from lamina.oci.reference import Reference
 from lamina.registry import Credentials

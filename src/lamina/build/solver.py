@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 
 from lamina.build import progress
 from lamina.build.arguments import NEVER_UNUSED
-from lamina.build.cache_document import CachedStep
+from lamina.build.cache.document import CachedStep
+from lamina.build.context.source import FileSource
 from lamina.build.errors import BuildFailed, CommandFailed
 from lamina.build.graph import StageGraph, named_sources
-from lamina.build.source import FileSource
 from lamina.build.stage import StageBuilder
 from lamina.build.stage_state import StageState
 from lamina.build.workshop import Workshop

@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lamina.build import config, progress
-from lamina.build.cache import step_key
-from lamina.build.cache_document import CachedStep
-from lamina.build.cache_history import no_layer
-from lamina.build.copy_step import plan_copy, plan_directory, write_step
-from lamina.build.explain import StepInputs, whole
+from lamina.build.cache.document import CachedStep
+from lamina.build.cache.explain import StepInputs, whole
+from lamina.build.cache.history import no_layer
+from lamina.build.cache.outcomes import step_key
+from lamina.build.context.source import FileSource
+from lamina.build.copy.step import plan_copy, plan_directory, write_step
 from lamina.build.flatten import write_flat
-from lamina.build.run_step import RunStep
-from lamina.build.source import FileSource
+from lamina.build.run.step import RunStep
 from lamina.build.stage_state import StageFiles, StageState
 from lamina.build.steps import Steps
 from lamina.build.workshop import Workshop

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lamina.build import config
-from lamina.build.source import FileSource, TarContents
+from lamina.build.context.source import FileSource, TarContents
 from lamina.image.intake import LayerIntake
 from lamina.image.store import Image
 from lamina.layer.merge import apply_layer

@@ -11,10 +11,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from lamina.build.cache import Outcome
-from lamina.build.cache_document import CachedStep
-from lamina.build.cache_history import Accepts, find_in_history
-from lamina.build.explain import StepInputs
+from lamina.build.cache.document import CachedStep
+from lamina.build.cache.explain import StepInputs
+from lamina.build.cache.history import Accepts, find_in_history
+from lamina.build.cache.outcomes import Outcome
 from lamina.build.stage_state import StageState
 from lamina.build.workshop import Workshop
 from lamina.image.mutate import append, plain_manifest

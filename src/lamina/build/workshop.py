@@ -8,13 +8,13 @@ from pathlib import Path
 
 from lamina.build import progress
 from lamina.build.bases import Bases
-from lamina.build.cache import BuildCache, Outcome
-from lamina.build.cache_import import ImportedCaches
-from lamina.build.explain import BuildMemory
-from lamina.build.fetching import Fetcher
-from lamina.build.named import NamedContexts
+from lamina.build.cache.explain import BuildMemory
+from lamina.build.cache.importing import ImportedCaches
+from lamina.build.cache.outcomes import BuildCache, Outcome
+from lamina.build.context.named import NamedContexts
+from lamina.build.remote.fetching import Fetcher
 from lamina.build.request import BuildRequest
-from lamina.build.running import StepRunner
+from lamina.build.run.running import StepRunner
 from lamina.content.store import Lease
 from lamina.image.intake import LayerIntake
 from lamina.image.mutate import timestamp

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from lamina.build import cache as build_cache
 from lamina.build.builder import Builder
-from lamina.build.cache import BuildCache
-from lamina.build.cache_mounts import CacheMounts
-from lamina.build.mounting import MountRoom
-from lamina.build.running import StepRunner
+from lamina.build.cache import outcomes as build_cache
+from lamina.build.cache.outcomes import BuildCache
+from lamina.build.run.cache_mounts import CacheMounts
+from lamina.build.run.mounting import MountRoom
+from lamina.build.run.running import StepRunner
 from lamina.container import store as container_store
 from lamina.container.creation import Creation
 from lamina.container.execs import Execs

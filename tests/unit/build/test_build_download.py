@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from lamina.build.credentials import git_authorization, http_authorization
-from lamina.build.download import DownloadLimits, DownloadStore
-from lamina.build.transfer import (
+from lamina.build.remote.credentials import git_authorization, http_authorization
+from lamina.build.remote.download import DownloadLimits, DownloadStore
+from lamina.build.remote.transfer import (
     ChecksumMismatch,
     DownloadFailed,
     DownloadRefused,

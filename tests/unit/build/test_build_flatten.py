@@ -7,8 +7,8 @@ import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from lamina.build.context.source import TarContents
 from lamina.build.flatten import flatten
-from lamina.build.source import TarContents
 from lamina.layer.ingest import ingest
 from lamina.layer.merge import merge
 from lamina.layer.tree import MergedTree, load

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from lamina.build.cache_mounts import CacheMounts
-from lamina.build.directory import ContextDigests
-from lamina.build.kept import CacheItem, PruneRequest, choose, marked
-from lamina.build.mounts import RunMount
+from lamina.build.cache.kept import CacheItem, PruneRequest, choose, marked
+from lamina.build.context.directory import ContextDigests
+from lamina.build.run.cache_mounts import CacheMounts
+from lamina.build.run.mounts import RunMount
 
 ITEMS = [
     CacheItem("a", "regular", "RUN a", 100, 0, 10),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lamina.build.remote import GitRepository, HttpUrl, InvalidRemote, LocalPath, parse_source, redacted
+from lamina.build.remote.sources import GitRepository, HttpUrl, InvalidRemote, LocalPath, parse_source, redacted
 
 SHA = "deadbeef" * 5
 DOCKER = "https://github.com/docker/docker.git"

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from lamina.build.chmod import ModeChange
-from lamina.build.copying import CopyPlan, Ownership, plan_digest, write_plan
-from lamina.build.directory import DirectoryContext, scan_directory
+from lamina.build.context.directory import DirectoryContext, scan_directory
+from lamina.build.context.source import DirectoryContents, FileSource
+from lamina.build.copy.chmod import ModeChange
+from lamina.build.copy.finding import find
+from lamina.build.copy.plan import CopyPlan, Ownership, plan_digest, write_plan
 from lamina.build.errors import BuildFailed, SourceNotFound
-from lamina.build.finding import find
-from lamina.build.source import DirectoryContents, FileSource
 from lamina.dockerfile import IgnoreRules
 from lamina.layer.tree import MergedTree, Node, load
 

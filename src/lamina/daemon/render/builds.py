@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from lamina.build import progress
-from lamina.build.kept import CacheItem
+from lamina.build.cache.kept import CacheItem
 from lamina.container.times import rfc3339
 from lamina.oci.digest import ImageID
 

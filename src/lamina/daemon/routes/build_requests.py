@@ -10,9 +10,9 @@ from typing import Any
 import msgspec
 
 from lamina.api.filters import Filters
-from lamina.build import kept
-from lamina.build.cache_places import CacheSource, CacheTarget
-from lamina.build.kept import PruneRequest
+from lamina.build.cache import kept
+from lamina.build.cache.kept import PruneRequest
+from lamina.build.cache.places import CacheSource, CacheTarget
 from lamina.build.request import BuildRequest, Entitlement, LocalContext, StepLimits
 from lamina.container.times import parse_moment
 from lamina.daemon.http import Request, documents

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
-from lamina.build.credentials import split_credentials
-from lamina.build.remote import redacted
+from lamina.build.remote.credentials import split_credentials
+from lamina.build.remote.sources import redacted
 from lamina.errors import Unavailable, Unsupported
 from lamina.linux import processes
 
@@ -62,7 +62,7 @@ class GitFailed(Unavailable):
 class GitAccess:
     """How repositories may be reached.
 
-    *authorization* is a header's value (lamina.build.credentials); *known_hosts* the text of ssh's file of that name, without which any
+    *authorization* is a header's value (see ``credentials``); *known_hosts* the text of ssh's file of that name, without which any
     host is believed; *ssh_agent* the socket of the agent whose keys may be used; *environment* may name proxies, the daemon's where None.
     """
 

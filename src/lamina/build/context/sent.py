@@ -9,8 +9,8 @@ from collections.abc import AsyncIterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from lamina.build.context.source import FileSource, TarContents
 from lamina.build.errors import DockerfileNotFound
-from lamina.build.source import FileSource, TarContents
 from lamina.dockerfile import IgnoreRules
 from lamina.layer.compression import READ_BYTES, Peeked, decompressor
 from lamina.layer.pipeline import Stage

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from lamina.build.chmod import ModeChange
-from lamina.build.copying import Ownership
+from lamina.build.context.source import FileSource
+from lamina.build.copy.chmod import ModeChange
+from lamina.build.copy.plan import Ownership
 from lamina.build.errors import BuildFailed
-from lamina.build.source import FileSource
 
 
 def resolve_ownership(files: FileSource, chown: str, chmod: str) -> Ownership:

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Collection, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from lamina.build.kept import CacheItem
+from lamina.build.cache.kept import CacheItem
 from lamina.content import ContentStore
 from lamina.image.store import Image, ImageStore
 from lamina.oci.digest import DiffID, Digest, ImageID

@@ -11,10 +11,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lamina.build.cache_mounts import CacheMounts
-from lamina.build.copying import CopyItem
+from lamina.build.copy.plan import CopyItem
 from lamina.build.errors import BuildFailed
-from lamina.build.mounts import RunMount
+from lamina.build.run.cache_mounts import CacheMounts
+from lamina.build.run.mounts import RunMount
 from lamina.linux import paths, processes
 from lamina.linux.deletion import remove_tree
 from lamina.linux.worker import run_in_worker

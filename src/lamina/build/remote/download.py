@@ -17,8 +17,8 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
-from lamina.build.kept import CacheItem
-from lamina.build.transfer import Transfer, Transferred, transfer
+from lamina.build.cache.kept import CacheItem
+from lamina.build.remote.transfer import Transfer, Transferred, transfer
 from lamina.linux.files import TEMPORARY_PREFIX, sync_directory, temporary_name, write_atomically
 from lamina.linux.worker import run_in_worker
 from lamina.oci.digest import Digest, InvalidDigest

@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
-from lamina.build.source import Contents, FileSource, TarContents
+from lamina.build.context.source import Contents, FileSource, TarContents
 from lamina.layer.compression import READ_BYTES, Peeked, Read, decompressor
 from lamina.layer.errors import InvalidLayer
 from lamina.layer.headers import BLOCK, parse_header

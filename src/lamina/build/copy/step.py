@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from lamina.build import config
-from lamina.build.archives import open_archive
-from lamina.build.cache import step_key
-from lamina.build.cache_history import has_files
-from lamina.build.copying import CopyPlan, Ownership, bytes_to_read, plan_digest, write_plan
-from lamina.build.explain import StepInputs, each, files
-from lamina.build.finding import Found, find
-from lamina.build.ownership import resolve_ownership
-from lamina.build.remote import GitRepository, HttpUrl, LocalPath, parse_source
-from lamina.build.source import FileSource
+from lamina.build.cache.explain import StepInputs, each, files
+from lamina.build.cache.history import has_files
+from lamina.build.cache.outcomes import step_key
+from lamina.build.context.archives import open_archive
+from lamina.build.context.source import FileSource
+from lamina.build.copy.finding import Found, find
+from lamina.build.copy.ownership import resolve_ownership
+from lamina.build.copy.plan import CopyPlan, Ownership, bytes_to_read, plan_digest, write_plan
+from lamina.build.remote.sources import GitRepository, HttpUrl, LocalPath, parse_source
 from lamina.build.stage_state import StageFiles, StageState
 from lamina.build.steps import Steps
 from lamina.build.workshop import Workshop

@@ -10,9 +10,9 @@ import asyncio
 from collections.abc import Sequence
 
 from lamina.build import progress
-from lamina.build.cache import Outcome
-from lamina.build.cache_document import CacheDocument, CachedStep, inline_steps
-from lamina.build.cache_places import CacheSource
+from lamina.build.cache.document import CacheDocument, CachedStep, inline_steps
+from lamina.build.cache.outcomes import Outcome
+from lamina.build.cache.places import CacheSource
 from lamina.build.request import BuildRequest
 from lamina.content.store import Lease
 from lamina.errors import LaminaError

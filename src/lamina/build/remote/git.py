@@ -16,8 +16,8 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from lamina.build.git_command import Git, GitAccess, GitFailed
-from lamina.build.remote import GitRepository, is_commit_id, redacted
+from lamina.build.remote.git_command import Git, GitAccess, GitFailed
+from lamina.build.remote.sources import GitRepository, is_commit_id, redacted
 from lamina.errors import InvalidArgument, NotFound, Unavailable
 from lamina.linux import paths
 from lamina.linux.files import temporary_name

@@ -17,10 +17,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lamina.build.chmod import ModeChange
+from lamina.build.context.source import Contents, FileSource
+from lamina.build.copy.chmod import ModeChange
+from lamina.build.copy.finding import Found, find, joined, select
 from lamina.build.errors import BuildFailed, SourceNotFound
-from lamina.build.finding import Found, find, joined, select
-from lamina.build.source import Contents, FileSource
 from lamina.dockerfile.ignore import IgnoreRules, has_wildcard
 from lamina.layer.ingest import IngestedLayer
 from lamina.layer.scan import Limits

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from lamina.build.copying import CopyItem
+from lamina.build.copy.plan import CopyItem
 
 _NAMED = 1000
 """A part of more things than this is compared as a whole."""

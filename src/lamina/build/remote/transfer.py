@@ -21,8 +21,8 @@ from urllib.error import URLError
 from urllib.parse import quote, unquote, urljoin, urlsplit, urlunsplit
 from urllib.request import HTTPHandler, HTTPSHandler, OpenerDirector, Request
 
-from lamina.build.credentials import split_credentials
-from lamina.build.remote import redacted
+from lamina.build.remote.credentials import split_credentials
+from lamina.build.remote.sources import redacted
 from lamina.errors import InvalidArgument, Unavailable
 from lamina.oci.digest import Digest
 

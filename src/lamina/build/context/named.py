@@ -7,13 +7,13 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from lamina.build.archives import open_archive
-from lamina.build.directory import ContextDigests, DirectoryContext, scan_directory
+from lamina.build.context.archives import open_archive
+from lamina.build.context.directory import ContextDigests, DirectoryContext, scan_directory
+from lamina.build.context.source import FileSource
 from lamina.build.errors import ContextNotHere
-from lamina.build.fetching import Fetcher
-from lamina.build.remote import GitRepository, InvalidRemote, LocalPath, parse_source
+from lamina.build.remote.fetching import Fetcher
+from lamina.build.remote.sources import GitRepository, InvalidRemote, LocalPath, parse_source
 from lamina.build.request import LocalContext
-from lamina.build.source import FileSource
 from lamina.layer.scan import Limits
 
 _IMAGES = ("image://", "docker-image://")

@@ -15,9 +15,9 @@ from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
+from lamina.build.cache.kept import CacheItem
+from lamina.build.context.source import DirectoryContents, FileSource
 from lamina.build.errors import BuildFailed
-from lamina.build.kept import CacheItem
-from lamina.build.source import DirectoryContents, FileSource
 from lamina.dockerfile import IgnoreRules
 from lamina.layer.tree import FileTree, Node
 from lamina.linux.files import temporary_name
@@ -154,7 +154,7 @@ def scan_directory(
 
 
 def _rules(root: Path, dockerfile: str) -> IgnoreRules:
-    """The rules beside the Dockerfile, else those of the directory (as ``context.ignore_rules`` for a tar)."""
+    """The rules beside the Dockerfile, else those of the directory (as ``sent.ignore_rules`` for a tar)."""
     for name in (f"{dockerfile}.dockerignore", ".dockerignore"):
         with suppress(FileNotFoundError, NotADirectoryError):
             return IgnoreRules.parse((root / name).read_text(encoding="utf-8", errors="replace"))

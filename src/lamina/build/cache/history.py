@@ -14,9 +14,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from lamina.build.cache import Outcome
-from lamina.build.copying import CopyItem
-from lamina.build.source import TarContents
+from lamina.build.cache.outcomes import Outcome
+from lamina.build.context.source import TarContents
+from lamina.build.copy.plan import CopyItem
 from lamina.image.store import Image
 from lamina.layer.tree import load
 from lamina.oci.config import ImageConfig

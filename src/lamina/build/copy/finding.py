@@ -7,8 +7,8 @@ import posixpath
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from lamina.build.context.source import FileSource
 from lamina.build.errors import BuildFailed, SourceNotFound
-from lamina.build.source import FileSource
 from lamina.dockerfile.ignore import IgnoreRules, has_wildcard, match_wildcard
 from lamina.layer.tree import Node, SymlinkLoop
 

@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from lamina.build import config, progress
-from lamina.build.cache import step_key
-from lamina.build.cache_history import any_layer
-from lamina.build.copying import CopyPlan, Ownership, plan_digest
+from lamina.build.cache.explain import StepInputs, each, whole
+from lamina.build.cache.history import any_layer
+from lamina.build.cache.outcomes import step_key
+from lamina.build.context.source import FileSource
+from lamina.build.copy.finding import find
+from lamina.build.copy.plan import CopyPlan, Ownership, plan_digest
 from lamina.build.errors import CommandFailed, ForeignPlatform, NotEntitled
-from lamina.build.explain import StepInputs, each, whole
-from lamina.build.finding import find
-from lamina.build.mounting import PlacedMount
-from lamina.build.mounts import RunMount
-from lamina.build.running import RunRequest
-from lamina.build.source import FileSource
+from lamina.build.run.mounting import PlacedMount
+from lamina.build.run.mounts import RunMount
+from lamina.build.run.running import RunRequest
 from lamina.build.stage_state import StageState
 from lamina.build.steps import Steps
 from lamina.build.workshop import Workshop

@@ -15,9 +15,9 @@ from pathlib import Path
 import msgspec
 
 from lamina.build import progress
-from lamina.build.mounting import Mounted, MountRoom, PlacedMount
 from lamina.build.request import StepLimits
-from lamina.build.stubs import Stubs
+from lamina.build.run.mounting import Mounted, MountRoom, PlacedMount
+from lamina.build.run.stubs import Stubs
 from lamina.layer.diff import write_diff
 from lamina.layer.ingest import IngestedLayer
 from lamina.layer.scan import Limits

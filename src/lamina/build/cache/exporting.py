@@ -7,9 +7,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from lamina.build import progress
-from lamina.build.cache_document import CACHE_CONFIG, CacheDocument, CachedStep
-from lamina.build.cache_import import read_cache
-from lamina.build.cache_places import CacheTarget
+from lamina.build.cache.document import CACHE_CONFIG, CacheDocument, CachedStep
+from lamina.build.cache.importing import read_cache
+from lamina.build.cache.places import CacheTarget
 from lamina.build.workshop import Workshop
 from lamina.errors import LaminaError
 from lamina.image.mutate import plain_manifest

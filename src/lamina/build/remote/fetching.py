@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lamina.build.credentials import git_authorization, http_authorization
-from lamina.build.directory import scan_directory
-from lamina.build.download import Downloaded, DownloadStore
-from lamina.build.git import check_out, resolve
-from lamina.build.git_command import GitAccess
-from lamina.build.remote import GitRepository, HttpUrl
-from lamina.build.source import FileSource, StoredFile
+from lamina.build.context.directory import scan_directory
+from lamina.build.context.source import FileSource, StoredFile
+from lamina.build.remote.credentials import git_authorization, http_authorization
+from lamina.build.remote.download import Downloaded, DownloadStore
+from lamina.build.remote.git import check_out, resolve
+from lamina.build.remote.git_command import GitAccess
+from lamina.build.remote.sources import GitRepository, HttpUrl
 from lamina.dockerfile import IgnoreRules
 from lamina.layer.tree import FileTree, Node
 from lamina.oci.digest import Digest

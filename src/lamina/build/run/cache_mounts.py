@@ -16,8 +16,8 @@ from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from lamina.build.kept import CacheItem
-from lamina.build.mounts import RunMount
+from lamina.build.cache.kept import CacheItem
+from lamina.build.run.mounts import RunMount
 from lamina.linux.deletion import remove_tree
 
 _NAME = ".id"

@@ -1,0 +1,1 @@
+"""COPY and ADD: what goes where, decided on trees alone."""

@@ -1,0 +1,1 @@
+"""RUN: commands, what surrounds them, and what they are shown."""
