@@ -40,7 +40,9 @@ COMMANDS = {
     "kill": Command("containers", "Kill one or more running containers"),
     "load": Command("images", "Load an image from a tar archive or STDIN"),
     "logs": Command("containers", "Fetch the logs of a container"),
+    "pause": Command("containers", "Pause all processes within one or more containers"),
     "ps": Command("ps", "List containers"),
+    "rename": Command("containers", "Rename a container"),
     "restart": Command("containers", "Restart one or more containers"),
     "rm": Command("containers", "Remove one or more containers"),
     "rmi": Command("images", "Remove one or more images"),
@@ -49,6 +51,7 @@ COMMANDS = {
     "start": Command("containers", "Start one or more stopped containers"),
     "stop": Command("containers", "Stop one or more running containers"),
     "tag": Command("images", "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE"),
+    "unpause": Command("containers", "Unpause all processes within one or more containers"),
     "verify": Command("images", "Hash every blob of images again and compare"),
     "version": Command("system", "Show the lamina version information"),
     "wait": Command("containers", "Block until one or more containers stop, then print their exit codes"),
@@ -70,7 +73,8 @@ GROUP_COMMANDS = {
     "volume rm": Command("volumes", "Remove one or more volumes"),
 }
 
-_OF_CONTAINERS = ("attach", "create", "exec", "export", "kill", "logs", "restart", "rm", "run", "start", "stop", "wait")
+_OF_CONTAINERS = ("attach", "create", "exec", "export", "kill", "logs", "pause", "rename", "restart", "rm", "run", "start", "stop",
+                  "unpause", "wait")  # fmt: skip
 _OF_IMAGES = ("build", "history", "import", "load", "save", "tag")
 
 GROUPS = {

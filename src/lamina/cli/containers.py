@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from lamina.api.frames import Decoder
@@ -125,6 +126,28 @@ def kill(client: Client, argv: list[str]) -> int:
     options = parser.parse(argv)
     query = {"signal": options.signal}
     return each(options.containers, lambda n: client.request("POST", f"/containers/{quoted(n)}/kill", query).read())
+
+
+def _for_each(command: str) -> Callable[[Client, list[str]], int]:
+    """A command that asks for one thing of each container, and has no options."""
+
+    def run(client: Client, argv: list[str]) -> int:
+        parser = Parser(command, "CONTAINER [CONTAINER...]")
+        parser.add_argument("containers", nargs="+")
+        options = parser.parse(argv)
+        return each(options.containers, lambda n: client.request("POST", f"/containers/{quoted(n)}/{command}").read())
+
+    return run
+
+
+def rename(client: Client, argv: list[str]) -> int:
+    """``lamina rename``."""
+    parser = Parser("rename", "CONTAINER NEW_NAME")
+    parser.add_argument("container")
+    parser.add_argument("name")
+    options = parser.parse(argv)
+    client.request("POST", f"/containers/{quoted(options.container)}/rename", {"name": options.name}).read()
+    return 0
 
 
 def wait(client: Client, argv: list[str]) -> int:
@@ -248,6 +271,9 @@ COMMANDS = {
     "stop": stop,
     "restart": restart,
     "kill": kill,
+    "pause": _for_each("pause"),
+    "unpause": _for_each("unpause"),
+    "rename": rename,
     "wait": wait,
     "rm": rm,
     "logs": logs,

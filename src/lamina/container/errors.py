@@ -139,3 +139,11 @@ class ExecAlreadyRuns(Conflict):
     def __init__(self, exec_id: str) -> None:
         super().__init__(f"exec session {exec_id} has been started already")
         self.exec_id = exec_id
+
+
+class PauseConflict(Conflict):
+    """A container is paused already, or is not paused."""
+
+    def __init__(self, container_id: str, reason: str) -> None:
+        super().__init__(f"Container {container_id} is {reason}")
+        self.container_id = container_id

@@ -28,14 +28,15 @@ from lamina.container.errors import (
     ContainerNotFound,
     ContainerNotRunning,
     ContainerRunning,
+    PauseConflict,
 )
 from lamina.container.processes import ContainerProcesses, Started
-from lamina.container.record import NEVER, Record
+from lamina.container.record import NEVER, Record, Status
 from lamina.container.store import ContainerStore
 from lamina.container.streams import Console, Subscription
 from lamina.container.times import parse_rfc3339, rfc3339
 from lamina.container.waiting import Condition, Waiters
-from lamina.errors import ContainerStartError, LaminaError
+from lamina.errors import ContainerStartError, InvalidArgument, LaminaError
 from lamina.linux.signals import signal_number
 from lamina.linux.tasks import to_the_end
 from lamina.runtime.monitor import ExitStatus
@@ -152,6 +153,7 @@ class Lifecycle:
         try:
             if self._processes.signal(record, number):
                 self._emit("kill", record, {"signal": str(int(number))})
+            await self._let_signals_in(container_id)
             await asyncio.wait((ended,), timeout=None if patience < 0 else patience)
             if not ended.done():
                 await self._end(record)
@@ -166,6 +168,7 @@ class Lifecycle:
         if not record.state.has_process or not self._processes.signal(record, number):
             raise ContainerNotRunning(record.id)
         self._emit("kill", record, {"signal": str(int(number))})
+        await self._let_signals_in(container_id)
         if number == signal.SIGKILL:
             await self._await_end(record)
 
@@ -175,6 +178,56 @@ class Lifecycle:
             await self.stop(container_id, timeout_s, signal_name)
         await self.start(container_id)
         self._emit("restart", self._store.get(container_id), {})
+
+    async def pause(self, container_id: str) -> None:
+        """Freeze a container's processes. Raises ContainerNotRunning or PauseConflict."""
+        async with self._lock(container_id):
+            record = self._store.get(container_id)
+            if record.state.status == "paused":
+                raise PauseConflict(record.id, "already paused")
+            if not record.state.has_process:
+                raise ContainerNotRunning(record.id)
+            await self._freeze(record, frozen=True)
+
+    async def unpause(self, container_id: str) -> None:
+        """Let a frozen container go on. Raises PauseConflict."""
+        async with self._lock(container_id):
+            record = self._store.get(container_id)
+            if record.state.status != "paused":
+                raise PauseConflict(record.id, "not paused")
+            await self._freeze(record, frozen=False)
+
+    async def _freeze(self, record: Record, *, frozen: bool) -> None:
+        """With the lock held. What the record says and what the kernel does are the same again if one of them fails."""
+        try:
+            await self._processes.freeze(record, frozen=frozen)
+        except FileNotFoundError:
+            raise ContainerNotRunning(record.id) from None  # it ended a moment ago
+        except OSError as error:
+            raise PauseConflict(record.id, f"not {'paused' if frozen else 'unpaused'}: {error}") from None
+        try:
+            await self._store.put(record.with_state(status="paused" if frozen else "running"))
+        except BaseException:
+            with suppress(OSError):
+                await to_the_end(self._processes.freeze(record, frozen=not frozen))
+            raise
+        self._emit("pause" if frozen else "unpause", record, {})
+
+    async def _let_signals_in(self, container_id: str) -> None:
+        """A frozen process takes a signal when it goes on, which it does for this, as with docker."""
+        with suppress(PauseConflict, ContainerNotRunning, ContainerNotFound):
+            await self.unpause(container_id)
+
+    async def rename(self, container_id: str, name: str) -> None:
+        """Give a container another name. Raises InvalidArgument's kinds or NameInUse."""
+        async with self._lock(container_id):
+            record = self._store.get(container_id)
+            if not name.removeprefix("/"):
+                raise InvalidArgument("Neither old nor new names may be empty")
+            if name.removeprefix("/") == record.name:
+                raise InvalidArgument("Renaming a container with the same name as its current name")
+            renamed = await self._store.rename(record, name)
+            self._emit("rename", renamed, {"oldName": f"/{record.name}"})
 
     async def wait(self, container_id: str, condition: Condition) -> int:
         """The exit code, when the condition has come about."""
@@ -242,13 +295,18 @@ class Lifecycle:
         """
         for record in self._store:
             if record.state.has_process:
-                self._watch(record)
+                self._watch(await self._as_the_kernel_has_it(record))
                 continue
             if self._processes.bundle(record.id).exists():
                 # its start was never acknowledged, or its end was recorded but not cleaned up
                 await self._processes.clean_up(record, record.endpoint)
             if record.host_config.auto_remove:
                 await self._remove_ended(record)
+
+    async def _as_the_kernel_has_it(self, record: Record) -> Record:
+        """A record that tells whether its processes are frozen, also if the last daemon was killed in between."""
+        status: Status = "paused" if await self._processes.is_frozen(record) else "running"
+        return record if record.state.status == status else await self._store.settle(record.with_state(status=status))
 
     async def close(self) -> None:
         """Stop watching. Containers go on; work that was begun on ended ones is finished."""
@@ -309,6 +367,7 @@ class Lifecycle:
         """Kill the process and wait until its end is recorded, also when it ended by itself a moment ago."""
         if self._processes.signal(record, signal.SIGKILL):
             self._emit("kill", record, {"signal": str(int(signal.SIGKILL))})
+        await self._let_signals_in(record.id)
         await self._await_end(record)
 
     async def _await_end(self, record: Record) -> None:

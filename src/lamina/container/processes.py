@@ -226,6 +226,14 @@ class ContainerProcesses:
         finally:
             os.close(pidfd)
 
+    async def freeze(self, record: Record, *, frozen: bool) -> None:
+        """Stop all processes of a container, or let them go on. Raises OSError."""
+        await self._runtime.freeze(self._group(record), frozen=frozen)
+
+    async def is_frozen(self, record: Record) -> bool:
+        """Whether a container's processes are stopped."""
+        return await self._runtime.is_frozen(self._group(record))
+
     async def clean_up(self, record: Record, endpoint: NetworkEndpoint | None, *, has_ended: bool = False) -> None:
         """Remove all that a process of the container had; what is gone already is no error. Quicker if it is known to have ended."""
         bundle = self.bundle(record.id)

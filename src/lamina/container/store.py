@@ -16,6 +16,8 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import suppress
 
+import msgspec
+
 from lamina.container.errors import AmbiguousContainerID, ContainerNotFound, InvalidContainerName, NameInUse
 from lamina.container.record import Record, decode, encode
 from lamina.linux.tasks import to_the_end
@@ -110,6 +112,20 @@ class ContainerStore:
     def release_name(self, name: str) -> None:
         """Give back a reserved name whose container did not come to be."""
         self._names.pop(name, None)
+
+    async def rename(self, record: Record, name: str) -> Record:
+        """Give a container another name and return its new record; the old name is free again.
+
+        Raises InvalidContainerName, NameInUse or WriteFailed.
+        """
+        new = self.reserve_name(name, record.id)
+        try:
+            renamed = await self.put(msgspec.structs.replace(record, name=new))
+        except BaseException:
+            self.release_name(new)
+            raise
+        self.release_name(record.name)
+        return renamed
 
     async def put(self, record: Record, *, lasting: bool = True) -> Record:
         """Commit a new or changed record, whose name is reserved, and return it; see ``Database.write`` for *lasting*.

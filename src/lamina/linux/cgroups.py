@@ -6,6 +6,7 @@ all (cgroups(7)). Nothing else in lamina knows where a group's files lie.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
@@ -92,6 +93,41 @@ class Hierarchies:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             time.sleep(0.01)
+
+    def freeze(self, group: str, *, frozen: bool, timeout_s: float = 10.0) -> None:
+        """Stop or go on with every process of a group, and return when that is so.
+
+        A group that does not come to a stop in time goes on. Raises OSError, also if the host has no freezer. Blocking.
+        """
+        if self.layout == "v2":
+            self._write_freezer(group, "cgroup.freeze", "1" if frozen else "0")
+        else:
+            self._write_freezer(group, "freezer.state", "FROZEN" if frozen else "THAWED")
+        deadline = time.monotonic() + timeout_s
+        while self.is_frozen(group) != frozen:
+            if time.monotonic() > deadline:
+                if frozen:
+                    self.freeze(group, frozen=False)
+                raise TimeoutError(f"the processes of {group} do not come to a stop")
+            time.sleep(0.002)
+
+    def is_frozen(self, group: str) -> bool:
+        """Whether a group's processes are stopped; no group is. Blocking."""
+        directory = self.directory(group, "freezer")
+        if directory is None:
+            return False
+        try:
+            if self.layout == "v2":
+                return "frozen 1" in (directory / "cgroup.events").read_text()
+            return (directory / "freezer.state").read_text().strip() == "FROZEN"
+        except OSError:
+            return False
+
+    def _write_freezer(self, group: str, name: str, value: str) -> None:
+        directory = self.directory(group, "freezer")
+        if directory is None:
+            raise OSError(errno.EOPNOTSUPP, "this host has no freezer for control groups")
+        (directory / name).write_text(value)
 
     def remove(self, group: str, *, timeout_s: float = 5.0) -> None:
         """Remove an empty group with those below it; one that is not there is no error.

@@ -64,6 +64,14 @@ class OciRuntime:
         if done.returncode != 0:
             raise self.failure(bundle, done.stderr.decode(errors="replace"), command)
 
+    async def freeze(self, group: str, *, frozen: bool) -> None:
+        """Stop a container's processes, or let them go on. Raises OSError."""
+        await asyncio.to_thread(self._hierarchies.freeze, group, frozen=frozen)
+
+    async def is_frozen(self, group: str) -> bool:
+        """Whether a container's processes are stopped."""
+        return await asyncio.to_thread(self._hierarchies.is_frozen, group)
+
     async def delete(self, bundle: Path, container_id: str, group: str) -> None:
         """Kill what is left of a container and remove the runtime's state and control groups; gone already is no error."""
         argv = [self.tool.path, *self.arguments(bundle), "delete", "--force", container_id]

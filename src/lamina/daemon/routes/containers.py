@@ -68,6 +68,9 @@ def routes(engine: Engine) -> list[Route]:
         Route("POST", "/containers/{id}/stop", resource.stop),
         Route("POST", "/containers/{id}/restart", resource.restart),
         Route("POST", "/containers/{id}/kill", resource.kill),
+        Route("POST", "/containers/{id}/pause", resource.pause),
+        Route("POST", "/containers/{id}/unpause", resource.unpause),
+        Route("POST", "/containers/{id}/rename", resource.rename),
         Route("POST", "/containers/{id}/wait", resource.wait, cancellable=True),
         Route("POST", "/containers/{id}/attach", resource.attach),
         Route("POST", "/containers/{id}/resize", resource.resize),
@@ -145,6 +148,18 @@ class _Containers:
             await self._engine.lifecycle.kill(record.id, request.query("signal") or None)
         except ContainerNotRunning as error:
             raise CannotKill(request.path_params["id"], error) from None
+        return Response(204)
+
+    async def pause(self, request: Request) -> Response:
+        await self._engine.lifecycle.pause(self._find(request).id)
+        return Response(204)
+
+    async def unpause(self, request: Request) -> Response:
+        await self._engine.lifecycle.unpause(self._find(request).id)
+        return Response(204)
+
+    async def rename(self, request: Request) -> Response:
+        await self._engine.lifecycle.rename(self._find(request).id, request.query("name"))
         return Response(204)
 
     async def delete(self, request: Request) -> Response:
