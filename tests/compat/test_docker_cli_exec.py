@@ -18,6 +18,7 @@ import pytest
 from conftest import Daemon, Result
 from terminals import terminal
 
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 CLIS = ["docker", "lamina"]
 Run = Callable[..., Result]
 
