@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,18 +16,8 @@ import pytest
 from conftest import Daemon, Result
 from terminals import terminal
 
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 CLIS = ["docker", "lamina"]
 Run = Callable[..., Result]
-
-
-@pytest.fixture(autouse=True)
-def sockets_of_docker_py() -> Iterator[None]:
-    """docker-py leaves the sockets of exec to the garbage collector, which warns: here, and not in the middle of another test."""
-    yield
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
 
 
 @pytest.fixture
