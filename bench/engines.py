@@ -168,12 +168,13 @@ ENGINES: Mapping[str, Callable[[Path], AbstractContextManager[Engine]]] = {
 }
 
 _WRAPPER = r"""#!/bin/sh
-previous= bundle=
+previous= config=
 for word in "$@"; do
-    [ "$previous" = --bundle ] && bundle=$word
+    [ "$previous" = --bundle ] && config=$word/config.json
+    [ "$previous" = --process ] && config=$word
     previous=$word
 done
-[ -n "$bundle" ] && sed -i -e 's/,"rlimits":\[[^]]*\]//' -e 's/"rlimits":\[[^]]*\],//' "$bundle/config.json"
+[ -n "$config" ] && sed -i -e 's/,"rlimits":\[[^]]*\]//' -e 's/"rlimits":\[[^]]*\],//' "$config"
 exec {runtime} "$@"
 """
 

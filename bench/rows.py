@@ -38,6 +38,14 @@ def _run(*options: str) -> Callable[[Engine, Corpus], float]:
     return lambda engine, corpus: engine.timed("run", "--rm", *options, "busybox", "true")
 
 
+def _exec(engine: Engine, corpus: Corpus) -> float:
+    engine.run("run", "-d", "--name", "target", "busybox", "sleep", "1000")
+    try:
+        return engine.timed("exec", "target", "true")
+    finally:
+        engine.run("rm", "-f", "target")
+
+
 def _ps(engine: Engine, corpus: Corpus) -> float:
     return engine.timed("ps", own=True)
 
@@ -132,6 +140,7 @@ ROWS = (
     ),
     Row("run-none", "`run --rm --network none busybox true`", 0.055, _SHORT, _run("--network", "none")),
     Row("run-host", "`run --rm --network host busybox true`", 0.050, _SHORT, _run("--network", "host")),
+    Row("exec", "`exec` of `true` in a running container", 0.035, _SHORT, _exec),
     Row("ps", "`ps`, the engine's own command", 0.040, _SHORT, _ps, _interpreter, "`python3 -I -S -c pass`"),
     Row("memory", "memory of the idle daemon (PSS)", 60 << 20, 1, _memory, unit="bytes"),
     Row(
