@@ -142,6 +142,28 @@ def test_an_image_s_history_tells_what_its_layers_are(
     assert own_daemon.docker_ok("run", "--rm", "changed", "cat", "/deep/er/g") == "3"
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "options"),
+    [
+        ("RUN <<E\n#!/bin/sh\necho 1 > /made\nE\n", "RUN <<E\n#!/bin/sh\necho 2 > /made\nE\n", []),
+        ("RUN ip addr > /made\n", "RUN --network=none ip addr > /made\n", []),
+        ("RUN date > /made\n", "RUN date > /made\n", ["--network=none"]),
+        ("RUN date > /made\n", "RUN date > /made\n", ["--timestamp=1000000000"]),
+    ],
+)
+def test_what_a_history_does_not_tell_is_done_anew(
+    daemon: Daemon, own_daemon: Daemon, context: Path, tmp_path: Path, before: str, after: str, options: list[str]
+) -> None:
+    (context / "Dockerfile").write_text(f"FROM busybox\n{before}")
+    daemon.lamina_ok("build", "-t", "plain", context)
+    daemon.docker_ok("save", "-o", tmp_path / "plain.tar", "plain", "busybox")
+    own_daemon.docker_ok("load", "-i", tmp_path / "plain.tar")
+    assert "Using cache" in own_daemon.lamina_ok("build", "--cache-from=plain", context) or "<<" in before
+    own_daemon.docker_ok("builder", "prune", "-af")
+    (context / "Dockerfile").write_text(f"FROM busybox\n{after}")
+    assert "Using cache" not in own_daemon.lamina_ok("build", "--cache-from=plain", *options, context)
+
+
 def test_a_child_does_not_inherit_the_cache_of_its_base(daemon: Daemon, source: Path) -> None:
     daemon.lamina_ok("build", "-t", "carrier", "--cache-to=type=inline", source)
     (source / "Dockerfile").write_text("FROM carrier\nENV B=2\n")

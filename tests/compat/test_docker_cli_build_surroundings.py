@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import tarfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -199,6 +200,13 @@ def write_file(directory: int, name: str, data: bytes) -> None:
 
 @pytest.fixture
 def emulator() -> Iterator[bytes]:
+    """See ``handler``."""
+    with handler() as program:
+        yield program
+
+
+@contextmanager
+def handler() -> Iterator[bytes]:
     """A handler for a foreign architecture's programs; yields such a program.
 
     The kernel gives the interpreter, which is busybox, the program's path as its first argument, by whose last part busybox knows what
@@ -223,6 +231,21 @@ def emulator() -> Iterator[bytes]:
     finally:
         write_file(directory, name, b"-1")
         os.close(directory)
+
+
+def test_commands_for_another_platform_that_were_run_before_need_no_handler(daemon: Daemon, context: Path) -> None:
+    host = Platform.of_host().architecture
+    if binfmt.can_run(FOREIGN, host=host):
+        pytest.skip(f"this host has a handler for {FOREIGN} always")
+    dockerfile = "FROM scratch\nCOPY sh /bin/sh\nRUN echo cached > /said\n"
+    program = context / "sh"
+    with handler() as emulated:
+        program.write_bytes(emulated)
+        program.chmod(0o755)
+        build(daemon, context, dockerfile, f"--platform=linux/{FOREIGN}")
+    assert not binfmt.can_run(FOREIGN, host=host)
+    out = daemon.lamina_ok("build", f"--platform=linux/{FOREIGN}", context)
+    assert out.count("Using cache") == 2
 
 
 def test_commands_for_another_platform_run_where_the_kernel_has_a_handler(

@@ -111,7 +111,8 @@ class Steps:
         """What another builder made; from here on it is in the cache of this one."""
         imported = self._workshop.imported
         outcome = await imported.find(key)
-        if outcome is None and accepts is not None:
+        # times are not in a history's words: a layer from there would not be clamped
+        if outcome is None and accepts is not None and not self._workshop.epoch:
             outcome = await find_in_history(imported.images, self._state.config, created_by, accepts)
         if outcome is not None:
             await self._workshop.cache.put(key, outcome, created_by)

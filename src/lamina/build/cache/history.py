@@ -8,17 +8,15 @@ themselves are compared.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import stat
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from lamina.build.cache.outcomes import Outcome
 from lamina.build.context.source import TarContents
-from lamina.build.copy.plan import CopyItem
+from lamina.build.copy.plan import CopyItem, digest_of
 from lamina.image.store import Image
-from lamina.layer.tree import load
+from lamina.layer.tree import Node, load
 from lamina.oci.config import ImageConfig
 from lamina.oci.digest import DiffID
 
@@ -76,19 +74,12 @@ def _has_files(items: Sequence[CopyItem], tree: Path, tar: Path) -> bool:
         item = wanted.get(path)
         if item is None or _attributes(item.node) != _attributes(node):
             return False
-        if node.is_regular and _digest(contents.pieces(path, node)) != (item.digest or _digest(item.pieces())):
+        if node.is_regular and digest_of(contents.pieces(path, node)) != (item.digest or digest_of(item.pieces())):
             return False
         found.add(path)
     return found == wanted.keys()
 
 
-def _attributes(node: Any) -> tuple[Any, ...]:
+def _attributes(node: Node) -> tuple[object, ...]:
     size = node.size if stat.S_ISREG(node.mode) else 0
     return (node.mode, node.uid, node.gid, node.rdev, node.target, size, sorted((node.xattrs or {}).items()))
-
-
-def _digest(pieces: Any) -> bytes:
-    state = hashlib.sha256()
-    for piece in pieces:
-        state.update(piece)
-    return state.digest()

@@ -13,7 +13,7 @@ import hashlib
 import os
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -284,7 +284,7 @@ def plan_digest(items: Sequence[CopyItem]) -> str:
             repr((item.path, node.mode, node.uid, node.gid, node.rdev, node.target, xattrs, first, time_ns)).encode()
         )
         if node.is_regular and first == item.path:
-            state.update(item.digest if item.digest is not None else _digest_of(item))
+            state.update(item.digest if item.digest is not None else digest_of(item.pieces()))
     return state.hexdigest()
 
 
@@ -342,8 +342,9 @@ def _write_file(writer: TarWriter, item: CopyItem) -> None:
         raise BuildFailed(f"{os.fsdecode(item.found)} changed while it was built from")
 
 
-def _digest_of(item: CopyItem) -> bytes:
+def digest_of(pieces: Iterable[bytes]) -> bytes:
+    """The sha256 of a file's bytes."""
     state = hashlib.sha256()
-    for piece in item.pieces():
+    for piece in pieces:
         state.update(piece)
     return state.digest()

@@ -16,6 +16,7 @@ from lamina.build.context.source import FileSource
 from lamina.build.copy.finding import find
 from lamina.build.copy.plan import CopyPlan, Ownership, plan_digest
 from lamina.build.errors import CommandFailed, ForeignPlatform, NotEntitled
+from lamina.build.request import BuildRequest
 from lamina.build.run.mounting import PlacedMount
 from lamina.build.run.mounts import RunMount
 from lamina.build.run.running import RunRequest
@@ -46,7 +47,6 @@ class RunStep:
     ) -> bool:
         """Run a command or find what it once made; returns whether it was found. Raises CommandFailed, DockerfileError, BuildFailed."""
         self._check_rights(instruction)
-        await self._check_platform()
         mounts = [await self._place_mount(text, context, source_of) for text in instruction.mounts]
         names = [await asyncio.to_thread(_mount_name, mount) for mount in mounts]
         request = self._request(instruction, mounts)
@@ -55,6 +55,7 @@ class RunStep:
         created_by = f"RUN {prefix}{' '.join(request.args)}"
 
         async def produce(tar: Path, tree: Path) -> IngestedLayer | None:
+            await self._check_platform()
             diff_ids, tell, clamp_ns = self.state.config.diff_ids, self.workshop.tell, self.workshop.clamp_ns
             outcome = await self.workshop.runner.run(
                 request, diff_ids, tar, tree, step=step, tell=tell, clamp_ns=clamp_ns
@@ -65,8 +66,7 @@ class RunStep:
                 raise CommandFailed(" ".join(request.args), outcome.exit_code)
             return outcome.layer
 
-        # what a command was shown beside its root is not in the words of a history
-        accepts = None if mounts or request.insecure else any_layer
+        accepts = any_layer if _is_told_whole(request) else None
         return await self.steps.take(self._inputs(request, build_env, names), created_by, produce, accepts=accepts)
 
     def _request(self, instruction: ins.Run, mounts: list[PlacedMount]) -> RunRequest:
@@ -162,6 +162,14 @@ class RunStep:
         is_file = bool(found) and not found[0].node.is_directory
         await asyncio.to_thread(plan.add_from, source, found, "/", into_directory=is_file, keep_owner=False)
         return PlacedMount(mount, target, items=plan.items, is_file=is_file)
+
+
+def _is_told_whole(request: RunRequest) -> bool:
+    """Whether the words of a history tell all that a command depends on beside what lies below it.
+
+    They have neither what it was shown, be it a mount or the script of a here-document, nor its network and its rights.
+    """
+    return not (request.mounts or request.files or request.insecure) and request.network == BuildRequest().network
 
 
 def _mount_name(placed: PlacedMount) -> tuple[str, ...]:
