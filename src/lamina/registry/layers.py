@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from lamina.layer.compression import compress_file
-from lamina.layer.ingest import IngestedLayer, Limits, ingest_from
-from lamina.oci.descriptor import OCI_LAYER, Descriptor
-from lamina.oci.digest import DiffID, Digest
+from lamina.layer.compression import Read, compress_file
+from lamina.layer.ingest import IngestedLayer, Limits, hash_file, ingest_from
+from lamina.oci.descriptor import OCI_LAYER, Compression, Descriptor
+from lamina.oci.digest import DiffID
 from lamina.registry.errors import WrongBytes
 from lamina.registry.places import Place
-
-Form = Literal["gzip", "zstd", "none"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +36,8 @@ def fetch_layer(
     Blocking. Raises NotInRegistry, WrongBytes, InvalidLayer.
     """
     with place.open_blob(descriptor.digest) as blob:
-        layer = ingest_from(blob.read, tar_path=tar, tree_path=tree, blob_path=blob_path, limits=limits)
+        read = _bounded(blob.read, descriptor.size, WrongBytes(str(place), descriptor.digest))
+        layer = ingest_from(read, tar_path=tar, tree_path=tree, blob_path=blob_path, limits=limits)
     for actual, expected in ((layer.blob_digest, descriptor.digest), (layer.diff_id, diff_id)):
         if actual != expected:
             for path in (tar, tree, blob_path):
@@ -50,8 +47,23 @@ def fetch_layer(
     return layer
 
 
+def _bounded(read: Read, size: int, error: WrongBytes) -> Read:
+    """A blob's bytes, of which there may be *size*: what comes behind a compressed stream has no other bound."""
+    left = size
+
+    def read_on(wanted: int) -> bytes:
+        nonlocal left
+        data = read(wanted)
+        left -= len(data)
+        if left < 0:
+            raise error
+        return data
+
+    return read_on
+
+
 def put_layer(
-    place: Place, layer: OutgoingLayer, scratch: Path, form: Form = "gzip", level: int | None = None
+    place: Place, layer: OutgoingLayer, scratch: Path, form: Compression = "gzip", level: int | None = None
 ) -> Descriptor:
     """See that a place has a layer, compressed in *scratch* on its way; returns what points at it there. Blocking."""
     if layer.known is not None and place.has_blob(layer.known.digest):
@@ -62,8 +74,7 @@ def put_layer(
     blob = scratch / f"{layer.diff_id.hex}.{form}"
     try:
         compress_file(layer.tar, blob, form, level)
-        with open(blob, "rb") as file:
-            digest = Digest("sha256:" + hashlib.file_digest(file, "sha256").hexdigest())
+        digest = hash_file(blob)
         place.put_file(digest, blob)
         return Descriptor(f"{OCI_LAYER}+{form}", digest, blob.stat().st_size)
     finally:

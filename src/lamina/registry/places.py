@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -151,7 +151,7 @@ class LayoutPlace:
     def read_blob(self, digest: Digest) -> bytes:
         """See Place."""
         with self._open(digest) as file:
-            data = file.read(_MAXIMUM_DOCUMENT)
+            data = file.read(_MAXIMUM_DOCUMENT + 1)
         if Digest.of(data) != digest:
             raise WrongBytes(str(self.directory), digest)
         return data
@@ -187,9 +187,11 @@ class LayoutPlace:
             write_atomically(self.directory / "index.json", Index.build((*kept, entry)).data, 0o644)
 
     def _entries(self) -> list[Descriptor]:
-        with suppress(FileNotFoundError, NotADirectoryError):
-            return list(Index.parse((self.directory / "index.json").read_bytes(), OCI_INDEX).manifests)
-        return []
+        try:
+            data = (self.directory / "index.json").read_bytes()
+        except OSError:
+            return []
+        return list(Index.parse(data, OCI_INDEX).manifests)
 
     def _path(self, digest: Digest) -> Path:
         return self.directory / "blobs" / digest.algorithm / digest.hex
@@ -197,10 +199,9 @@ class LayoutPlace:
     def _open(self, digest: Digest) -> BinaryIO:
         """A blob's file; not one that waits for somebody, such as a pipe."""
         try:
-            fd = os.open(self._path(digest), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+            return open(self._path(digest), "rb", opener=_open_file)
         except OSError:
             raise NotInRegistry(f"{digest} in {self.directory}") from None
-        return os.fdopen(fd, "rb")
 
     def _put(self, digest: Digest, write: Callable[[Path], None]) -> None:
         target = self._path(digest)
@@ -215,6 +216,10 @@ class LayoutPlace:
             yield
         except OSError as error:
             raise LayoutUnwritable(self.directory, error.strerror or str(error)) from None
+
+
+def _open_file(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
 
 
 def _copy(source: Path, target: Path) -> None:

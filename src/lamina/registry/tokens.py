@@ -18,6 +18,8 @@ from lamina.registry.errors import AccessDenied, RegistryUnreachable
 
 _CLIENT = "lamina"
 _MAXIMUM_ANSWER = 1 << 20
+_TIMEOUT = urllib3.Timeout(connect=30, read=60)
+_AGAIN = urllib3.Retry(total=3, redirect=3, backoff_factor=0.3, respect_retry_after_header=False)
 _PARAMETER = re.compile(r'(\w+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
 
 
@@ -43,7 +45,8 @@ def answer(
 ) -> str:
     """The Authorization header that answers a challenge, with a token fetched if it needs one.
 
-    Raises AccessDenied if there is nothing to answer with, RegistryUnreachable if the token's server does not answer.
+    Raises AccessDenied if there is nothing to answer with, RegistryUnreachable if no token is given, and what urllib3 does if the
+    server for tokens does not answer.
     """
     if challenge.scheme == "basic" and credentials is not None and credentials.username:
         return basic(credentials)
@@ -61,22 +64,21 @@ def _token(
     challenge: Challenge, credentials: Credentials | None, scope: str, repository: str, pool: urllib3.PoolManager
 ) -> str:
     fields = {"service": challenge.service, "scope": challenge.scope or scope}
-    try:
-        if credentials is not None and credentials.identity_token:
-            form = fields | {
-                "grant_type": "refresh_token",
-                "refresh_token": credentials.identity_token,
-                "client_id": _CLIENT,
-            }
-            response = pool.request("POST", challenge.realm, fields=form, encode_multipart=False, preload_content=False)
-        else:
-            headers = {"Authorization": basic(credentials)} if credentials and credentials.username else {}
-            url = f"{challenge.realm}?{urlencode(fields)}"
-            response = pool.request("GET", url, headers=headers, preload_content=False)
-        data = response.read(_MAXIMUM_ANSWER)
-        response.close()
-    except urllib3.exceptions.HTTPError as error:
-        raise RegistryUnreachable(challenge.realm, str(error)) from None
+    if credentials is not None and credentials.identity_token:
+        form = fields | {
+            "grant_type": "refresh_token",
+            "refresh_token": credentials.identity_token,
+            "client_id": _CLIENT,
+        }
+        response = pool.request(
+            "POST", challenge.realm, fields=form, encode_multipart=False, preload_content=False, timeout=_TIMEOUT
+        )
+    else:
+        headers = {"Authorization": basic(credentials)} if credentials and credentials.username else {}
+        url = f"{challenge.realm}{'&' if '?' in challenge.realm else '?'}{urlencode(fields)}"
+        response = pool.request("GET", url, headers=headers, preload_content=False, timeout=_TIMEOUT, retries=_AGAIN)
+    data = response.read(_MAXIMUM_ANSWER)
+    response.close()
     if response.status in (401, 403):
         raise AccessDenied(repository)
     try:
@@ -84,6 +86,6 @@ def _token(
         token = document.get("token") or document.get("access_token")
     except (ValueError, AttributeError):
         token = None
-    if response.status != 200 or not isinstance(token, str):
+    if response.status != 200 or not isinstance(token, str) or not (token.isascii() and token.isprintable()):
         raise RegistryUnreachable(challenge.realm, f"no token was given (status {response.status})")
     return token

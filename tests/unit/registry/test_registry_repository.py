@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
+import lzma
+import os
+import shutil
+import ssl
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,12 +18,15 @@ from typing import Any
 
 import pytest
 
-from lamina.oci.digest import Digest
+from lamina.layer.ingest import Limits
+from lamina.oci.descriptor import Descriptor
+from lamina.oci.digest import DiffID, Digest
 from lamina.oci.reference import Reference
 from lamina.registry import Access, Credentials
 from lamina.registry.access import HUB_KEY, credentials_for
 from lamina.registry.errors import AccessDenied, NotInRegistry, RegistryRefused, RegistryUnreachable, WrongBytes
-from lamina.registry.places import LayoutPlace
+from lamina.registry.layers import fetch_layer
+from lamina.registry.places import LayoutPlace, RegistryPlace
 from lamina.registry.repository import Repository
 from lamina.registry.tokens import Challenge
 
@@ -46,10 +54,11 @@ class Handler(BaseHTTPRequestHandler):
     def answer(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)
         self.body = self.rfile.read(length)
-        self.server.asked.append(Asked(self.path, self.headers.get("Authorization"), self.body))
+        given = self.headers.get("Authorization") or self.headers.get("Proxy-Authorization")
+        self.server.asked.append(Asked(self.path, given, self.body))
         self.server.reply(self)
 
-    do_GET = do_HEAD = do_POST = do_PUT = answer  # noqa: N815 - http.server's names
+    do_GET = do_HEAD = do_POST = do_PUT = do_CONNECT = answer  # noqa: N815 - http.server's names
 
     def send(self, status: int, data: bytes = b"", **headers: str) -> None:
         self.send_response(status)
@@ -69,8 +78,12 @@ class Server(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self) -> None:
+    def __init__(self, certificate: Path | None = None) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
+        if certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            self.socket = context.wrap_socket(self.socket, server_side=True)
         self.reply: Answer = lambda handler: handler.send(200)
         self.asked: list[Asked] = []
 
@@ -85,6 +98,22 @@ class Server(ThreadingHTTPServer):
 @pytest.fixture
 def server() -> Iterator[Server]:
     with Server() as made:
+        threading.Thread(target=made.serve_forever, args=(0.01,), daemon=True).start()
+        yield made
+        made.shutdown()
+
+
+@pytest.fixture
+def secure(tmp_path: Path) -> Iterator[Server]:
+    """A registry that speaks TLS, with a certificate of its own making."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("openssl is not installed: there is no certificate for a server")
+    path = tmp_path / "certificate.pem"
+    argv = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-days", "2"]
+    subprocess.run([*argv, "-keyout", path, "-out", tmp_path / "only"], check=True, capture_output=True)
+    path.write_bytes(path.read_bytes() + (tmp_path / "only").read_bytes())
+    with Server(path) as made:
         threading.Thread(target=made.serve_forever, args=(0.01,), daemon=True).start()
         yield made
         made.shutdown()
@@ -234,6 +263,120 @@ def test_an_upload_goes_where_the_registry_says(server: Server, location: str) -
     joined = "&" if "?" in location else "?"
     assert put.path == f"/upload/here{'?state=x' if '?' in location else ''}{joined}digest={digest}"
     assert put.body == DATA
+
+
+def test_an_upload_of_a_registry_with_tls_goes_over_tls(secure: Server) -> None:
+    """One behind a proxy that does its TLS gives http URLs of itself."""
+
+    def reply(handler: Handler) -> None:
+        if handler.headers.get("Authorization") is None:
+            handler.send(401, WWW_Authenticate='Basic realm="x"')
+        elif handler.command == "POST":
+            handler.send(202, Location=f"http://{secure.host}/upload")
+        else:
+            handler.send({"HEAD": 404, "PUT": 201}.get(handler.command, 200))
+
+    secure.reply = reply
+    digest = secure.repository(Credentials("me", "pass")).put_data(DATA)
+    put = secure.asked[-1]
+    assert (put.path, put.body) == (f"/upload?digest={digest}", DATA)
+    assert put.authorization is not None
+
+
+def test_nothing_is_sent_without_tls_that_began_with_it(secure: Server, server: Server) -> None:
+    def to_another_host(handler: Handler) -> None:
+        if handler.command == "POST":
+            handler.send(202, Location=f"http://localhost:{server.server_address[1]}/upload")
+        else:
+            handler.send({"HEAD": 404}.get(handler.command, 200))
+
+    secure.reply = to_another_host
+    with pytest.raises(RegistryRefused, match="without TLS"):
+        secure.repository().put_data(DATA)
+    secure.reply = lambda handler: handler.send(401, WWW_Authenticate=f'Bearer realm="http://{server.host}/token"')
+    with pytest.raises(RegistryRefused, match="without TLS"):
+        secure.repository(Credentials("me", "pass")).manifest("tag")
+    assert server.asked == []
+
+
+@pytest.mark.parametrize("location", ["http://[x", "", "ftp://elsewhere/x"])
+def test_a_place_for_an_upload_that_is_none_is_an_error_of_ours(server: Server, location: str) -> None:
+    status = {"HEAD": 404, "POST": 202}
+    server.reply = lambda handler: handler.send(status.get(handler.command, 404), Location=location)
+    with pytest.raises((RegistryUnreachable, RegistryRefused)):
+        server.repository().put_data(DATA)
+
+
+@pytest.mark.parametrize("takes_ranges", [True, False])
+def test_a_blob_that_breaks_off_is_gone_on_with(server: Server, takes_ranges: bool) -> None:
+    data = bytes(range(256)) * 5000
+
+    def reply(handler: Handler) -> None:
+        if handler.path == "/v2/":
+            handler.send(200)
+            return
+        wanted = handler.headers.get("Range")
+        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and takes_ranges else 0
+        handler.send_response(206 if start else 200)
+        handler.send_header("Content-Length", str(len(data) - start))
+        handler.end_headers()
+        if wanted:
+            handler.wfile.write(data[start:])
+        else:
+            handler.wfile.write(data[:700_000])
+            handler.close_connection = True
+
+    server.reply = reply
+    with server.repository().open_blob(Digest.of(data)) as blob:
+        assert blob.read(len(data) + 1) == data
+
+
+def test_a_registry_that_is_asked_too_often_is_heard(server: Server) -> None:
+    body = json.dumps({"errors": [{"code": "TOOMANYREQUESTS", "message": "you have reached your limit"}]}).encode()
+    server.reply = lambda handler: handler.send(
+        *((200,) if handler.path == "/v2/" else (429, body)), Retry_After="9999"
+    )
+    with pytest.raises(RegistryRefused, match="429 you have reached your limit"):
+        server.repository().manifest("tag")
+
+
+def test_a_token_that_no_header_can_have_is_refused(server: Server) -> None:
+    def reply(handler: Handler) -> None:
+        if handler.path.startswith("/token"):
+            handler.send(200, json.dumps({"token": "two\nlines"}).encode())
+        else:
+            handler.send(401, WWW_Authenticate=f'Bearer realm="http://{server.host}/token"')
+
+    server.reply = reply
+    with pytest.raises(RegistryUnreachable, match="no token was given"):
+        server.repository().manifest("tag")
+
+
+def test_a_proxy_is_told_who_asks(server: Server) -> None:
+    server.reply = lambda handler: handler.send(403)
+    reference = Reference.parse("registry.example/x")
+    for proxy in (f"http://me:pass@{server.host}", f"me:pass@{server.host}"):
+        with pytest.raises(RegistryUnreachable):
+            Repository(Access(reference, proxies={"HTTPS_PROXY": proxy})).manifest("tag")
+    assert {asked.authorization for asked in server.asked} == {"Basic " + base64.b64encode(b"me:pass").decode()}
+
+
+def test_a_proxy_that_cannot_be_is_an_error_of_ours() -> None:
+    access = Access(Reference.parse("registry.example/x"), proxies={"HTTPS_PROXY": "socks5://127.0.0.1:1"})
+    with pytest.raises(RegistryUnreachable):
+        Repository(access).manifest("tag")
+
+
+def test_no_more_than_a_blob_s_size_is_taken(server: Server, tmp_path: Path) -> None:
+    """What follows a compressed stream is part of the blob, and has no other bound."""
+    layer = lzma.compress(bytes(1024))
+    server.reply = lambda handler: handler.send(200, layer + os.urandom(1 << 20))
+    place = RegistryPlace(Access(Reference.parse(f"{server.host}/some/where:tag")))
+    descriptor = Descriptor("application/vnd.oci.image.layer.v1.tar+gzip", Digest.of(layer), len(layer))
+    paths = [tmp_path / name for name in ("tar", "tree", "blob")]
+    with pytest.raises(WrongBytes):
+        fetch_layer(place, descriptor, DiffID(Digest.of(bytes(1024))), paths[0], paths[1], Limits(), paths[2])
+    assert [path.exists() for path in paths] == [False] * 3
 
 
 def test_credentials_are_found_by_docker_s_names_for_registries() -> None:

@@ -15,10 +15,10 @@ from lamina.errors import LaminaError
 from lamina.image.mutate import plain_manifest
 from lamina.image.store import Image
 from lamina.linux.worker import run_in_worker
-from lamina.oci.descriptor import Descriptor
+from lamina.oci.descriptor import Compression, Descriptor
 from lamina.oci.digest import DiffID
 from lamina.oci.manifest import Manifest
-from lamina.registry.layers import Form, OutgoingLayer, put_layer
+from lamina.registry.layers import OutgoingLayer, put_layer
 from lamina.registry.places import Place
 
 
@@ -58,7 +58,7 @@ def write_cache(
     steps: Sequence[CachedStep],
     layers: Sequence[OutgoingLayer],
     scratch: Path,
-    form: Form,
+    form: Compression,
     level: int | None,
 ) -> None:
     """Write a cache somewhere, each layer that the cache there has not got. Blocking. Raises the registry's errors."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, cast
 
 from lamina.errors import InvalidArgument, Unsupported
+from lamina.oci.descriptor import Compression
 from lamina.oci.digest import Digest
 from lamina.oci.reference import Reference
 from lamina.registry import Access, Credentials
@@ -15,9 +16,8 @@ from lamina.registry.access import credentials_for
 from lamina.registry.places import LayoutPlace, Place, RegistryPlace
 
 Mode = Literal["min", "max"]
-Form = Literal["gzip", "zstd", "none"]
 
-_FORMS: Mapping[str, Form] = {"gzip": "gzip", "zstd": "zstd", "uncompressed": "none"}
+_FORMS: Mapping[str, Compression] = {"gzip": "gzip", "zstd": "zstd", "uncompressed": "none"}
 _SOURCE_KEYS = {"registry": {"ref"}, "local": {"src", "digest", "tag"}}
 _FORM_KEYS = {"mode", "compression", "compression-level", "force-compression", "ignore-error", "image-manifest",
               "oci-mediatypes"}  # fmt: skip
@@ -66,7 +66,7 @@ class CacheTarget:
     reference: Reference | None = None
     directory: LayoutPlace | None = None
     mode: Mode = "min"
-    form: Form = "gzip"
+    form: Compression = "gzip"
     level: int | None = None
     ignores_errors: bool = False
 
