@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 
@@ -9,6 +10,12 @@ import pytest
 
 import registries
 from conftest import Daemon
+from lamina.oci.digest import Digest
+from lamina.oci.platform import Platform
+from lamina.oci.reference import Reference
+from lamina.registry import Access
+from lamina.registry.places import RegistryPlace
+from lamina.registry.repository import Repository
 from registries import Registry
 
 
@@ -67,8 +74,49 @@ def test_a_base_can_be_named_by_its_digest(daemon: Daemon, registry: Registry, c
     base = offer(daemon, registry, context, "digest:one", "named")
     argv = ["skopeo", "inspect", "--tls-verify=false", "--format", "{{.Digest}}", f"docker://{base}"]
     digest = subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip()
-    (context / "Dockerfile").write_text(f"FROM {registry.host}/digest@{digest}\nRUN cat /text\n")
-    assert "named" in daemon.lamina_ok("build", "--no-cache", context)
+    for name in (f"{registry.host}/digest@{digest}", f"{base}@{digest}"):
+        (context / "Dockerfile").write_text(f"FROM {name}\nRUN cat /text\n")
+        assert "named" in daemon.lamina_ok("build", "--no-cache", context)
+    assert f"{registry.host}/digest" not in daemon.docker_ok("images", "--format", "{{.Repository}}:{{.Tag}}")
+
+
+def test_a_base_that_was_pulled_by_its_digest_is_not_asked_for_again(
+    daemon: Daemon, own_daemon: Daemon, tmp_path: Path, context: Path
+) -> None:
+    """Also if the digest is that of an index, and after a daemon's end."""
+    with registries.serving(tmp_path / "gone") as gone:
+        base = offer(daemon, gone, context, "gone:one", "kept")
+        digest = as_index(gone, base)
+        (context / "Dockerfile").write_text(f"FROM {gone.host}/gone@{digest}\nRUN cat /text\n")
+        assert "kept" in own_daemon.lamina_ok("build", context)
+        name = f"{gone.host}/gone@{digest}"
+        assert own_daemon.docker_ok("inspect", "-f", "{{.RepoDigests}}", name) == f"[{name}]"
+    own_daemon.kill()
+    own_daemon.start()
+    assert "kept" in own_daemon.lamina_ok("build", "--no-cache", context)
+
+
+def as_index(registry: Registry, name: str) -> str:
+    """Put an index into the registry, of another platform's entry and this one's image, whose layers have annotations; its digest."""
+    repository, _, tag = name.partition(f"{registry.host}/")[2].partition(":")
+    access = Access(Reference.parse(f"{registry.host}/{repository}:{tag}"))
+    place = RegistryPlace(access)
+    media_type, data = place.manifest()
+    manifest = json.loads(data)
+    for layer in manifest["layers"]:
+        layer["annotations"] = {"of": "a layer"}
+    annotated = json.dumps(manifest).encode()
+    Repository(access).put_manifest(str(Digest.of(annotated)), media_type, annotated)
+    entry = {"mediaType": media_type, "digest": str(Digest.of(annotated)), "size": len(annotated)}
+    own = Platform.of_host()
+    entries = [
+        {**entry, "platform": {"os": "plan9", "architecture": "mips"}},
+        {**entry, "platform": {"os": own.os, "architecture": own.architecture}},
+    ]
+    kind = "application/vnd.oci.image.index.v1+json"
+    index = json.dumps({"schemaVersion": 2, "mediaType": kind, "manifests": entries}).encode()
+    Repository(access).put_manifest(f"{tag}-index", kind, index)
+    return str(Digest.of(index))
 
 
 def test_bytes_that_are_not_what_they_should_be_are_refused_and_leave_nothing(

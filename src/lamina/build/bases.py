@@ -12,7 +12,7 @@ from lamina.errors import LaminaError
 from lamina.image.errors import ImageNotFound, PlatformMismatch
 from lamina.image.intake import LayerIntake
 from lamina.image.pull import pull
-from lamina.image.store import Image, ImageStore
+from lamina.image.store import Hold, Image, ImageStore
 from lamina.oci.platform import Platform
 from lamina.oci.reference import InvalidReference, Reference
 from lamina.registry.access import Access, credentials_for
@@ -24,12 +24,19 @@ class Bases:
     """Looks up the images of one build; what is pulled is pulled once, whoever asks."""
 
     def __init__(
-        self, request: BuildRequest, images: ImageStore, intake: LayerIntake, lease: Lease, tell: progress.Tell
+        self,
+        request: BuildRequest,
+        images: ImageStore,
+        intake: LayerIntake,
+        lease: Lease,
+        hold: Hold,
+        tell: progress.Tell,
     ) -> None:
         self._request = request
         self._images = images
         self._intake = intake
         self._lease = lease
+        self._hold = hold
         self._tell = tell
         self._pulls: dict[tuple[str, Platform | None], asyncio.Task[Image]] = {}
 
@@ -67,18 +74,25 @@ class Bases:
             return None
 
     async def _pull(self, reference: Reference, platform: Platform | None, stored: Image | None) -> Image:
-        wanted = platform or (stored.config.platform if stored is not None else Platform.of_host())
-        is_other = stored is not None and not stored.config.platform.matches(wanted)
-        tags = [] if is_other or not reference.tag else [reference]  # a name does not change its platform by the way
+        is_other = stored is not None and platform is not None and not stored.config.platform.matches(platform)
         await self._tell(progress.Noted(f"pulling {reference.familiar}\n"))
         access = Access(reference, credentials_for(reference, self._request.credentials), self._request.proxies)
         try:
-            image = await pull(RegistryPlace(access), wanted, self._images, self._intake, self._lease, tags=tags)
+            image = await pull(
+                RegistryPlace(access),
+                platform,
+                self._images,
+                self._intake,
+                self._lease,
+                name=reference,
+                tagged=not is_other,  # a name does not change its platform by the way
+            )
         except RegistryUnreachable as error:
-            if stored is not None and is_other:
-                raise PlatformMismatch(reference.familiar, wanted, stored.config.platform) from None
+            if stored is not None and platform is not None and is_other:
+                raise PlatformMismatch(reference.familiar, platform, stored.config.platform) from None
             raise BuildFailed(f"No such image: {reference.familiar}, and {error.message}") from None
         except LaminaError as error:
             raise BuildFailed(f"failed to pull {reference.familiar}: {error.message}") from None
+        self._hold.add(image.image_id)
         await self._tell(progress.Noted(f"pulled {reference.familiar}: {image.manifest.descriptor.digest}\n"))
         return image

@@ -232,7 +232,7 @@ class Builder:
             tell=tell,
             slots=asyncio.Semaphore(max(1, request.jobs)),
             imported=ImportedCaches(request, self._images, self._intake, bench.lease, tell),
-            bases=Bases(request, self._images, self._intake, bench.lease, tell),
+            bases=Bases(request, self._images, self._intake, bench.lease, bench.hold, tell),
         )
 
 

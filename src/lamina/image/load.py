@@ -164,13 +164,9 @@ def _for_this_platform(unpacked: Unpacked, descriptor: Descriptor) -> Descriptor
     """The manifest that an index entry means here: itself, or the one of this platform in a nested index."""
     if descriptor.media_type not in (OCI_INDEX, DOCKER_LIST):
         return descriptor
-    host = Platform.of_host()
-    for nested in Index.parse(_blob(unpacked, descriptor.digest), descriptor.media_type).manifests:
-        fields = nested.platform or {}
-        platform = Platform(str(fields.get("os")), str(fields.get("architecture")), fields.get("variant"))
-        if platform.matches(host) and _blob_name(nested.digest) in unpacked.documents:
-            return nested
-    return None
+    index = Index.parse(_blob(unpacked, descriptor.digest), descriptor.media_type)
+    served = (n for n in index.for_platform(Platform.of_host()) if _blob_name(n.digest) in unpacked.documents)
+    return next(served, None)
 
 
 def _annotated_names(descriptor: Descriptor) -> tuple[Reference, ...]:

@@ -42,6 +42,10 @@ SCHEMA = Schema(
             image_id TEXT NOT NULL REFERENCES image (image_id),
             tagged_ns INTEGER NOT NULL
         ) STRICT""",
+        """CREATE TABLE pulled (
+            name TEXT PRIMARY KEY,
+            image_id TEXT NOT NULL REFERENCES image (image_id)
+        ) STRICT""",
     ),
 )
 
@@ -124,13 +128,14 @@ class ImageStore:
         self._images: dict[ImageID, Image] = {}
         self._damaged: dict[ImageID, DamagedImage] = {}
         self._tags: dict[Reference, ImageID] = {}
+        self._digests: dict[Reference, ImageID] = {}
         self._tagged_ns: dict[ImageID, int] = {}
         self._holds: Counter[ImageID] = Counter()
 
     async def open(self) -> None:
         """Read all rows. An image whose config or manifest is lost is logged and kept apart, see ``damaged``."""
-        images, tags = await self._database.read(
-            lambda c: (c.execute("SELECT * FROM image").fetchall(), c.execute("SELECT * FROM tag").fetchall())
+        images, tags, pulled = await self._database.read(
+            lambda c: [c.execute(f"SELECT * FROM {table}").fetchall() for table in ("image", "tag", "pulled")]  # noqa: S608
         )
         for row in images:
             self._open_image(row)
@@ -138,6 +143,8 @@ class ImageStore:
             image_id = ImageID(Digest(row["image_id"]))
             self._tags[Reference.parse(row["name"])] = image_id
             self._tagged_ns[image_id] = max(row["tagged_ns"], self._tagged_ns.get(image_id, 0))
+        for row in pulled:
+            self._digests[Reference.parse(row["name"])] = ImageID(Digest(row["image_id"]))
 
     def _open_image(self, row: Any) -> None:
         image_id, manifest_digest = ImageID(Digest(row["image_id"])), Digest(row["manifest_digest"])
@@ -226,6 +233,10 @@ class ImageStore:
         """The tags of an image, sorted."""
         return sorted(r for r, i in self._tags.items() if i == image_id)
 
+    def digests(self, image_id: ImageID) -> list[Reference]:
+        """By which digests the image came from registries, each with its repository; sorted."""
+        return sorted(r for r, i in self._digests.items() if i == image_id)
+
     def tags(self) -> dict[Reference, ImageID]:
         """All tags."""
         return dict(self._tags)
@@ -250,8 +261,11 @@ class ImageStore:
         *,
         parent: ImageID | None = None,
         tags: Sequence[Reference] = (),
+        digests: Sequence[Reference] = (),
     ) -> Image:
-        """Record an image whose blobs are all stored (config and manifest are put here), with its tags, at once.
+        """Record an image whose blobs are all stored (config and manifest are put here), with its names, at once.
+
+        *digests* are repositories with the digest that the image has there; that may be an index's.
 
         The caller holds a lease on the layers. Adding an image that exists keeps its row; its tags are moved. One that was damaged is
         whole again.
@@ -262,9 +276,10 @@ class ImageStore:
             now = time.time_ns()
             image = self._images.get(config.image_id) or Image(config, manifest, parent, now)
             with self._held_while_known(image.image_id):
-                await self._database.write(lambda c: _insert(c, image, tags, now))
+                await self._database.write(lambda c: _insert(c, image, tags, digests, now))
                 self._images[image.image_id] = image
                 self._damaged.pop(image.image_id, None)
+                self._digests.update(dict.fromkeys(digests, image.image_id))
                 self._show_tags(tags, image.image_id, now)
         return image
 
@@ -293,13 +308,14 @@ class ImageStore:
         It is gone for everybody at once, before anything is waited for. Raises ImageNotFound, or ImageHeld if somebody is at work
         with it.
         """
-        image, names = self.stored(image_id), self.names(image_id)
+        image, names, digests = self.stored(image_id), self.names(image_id), self.digests(image_id)
         if self.is_held(image_id):
             raise ImageHeld(image_id)
-        self._remove_from_memory(image_id, names)
+        self._remove_from_memory(image_id, names, digests)
 
         def delete(connection: sqlite3.Connection) -> None:
             connection.execute("DELETE FROM tag WHERE image_id = ?", (str(image_id),))
+            connection.execute("DELETE FROM pulled WHERE image_id = ?", (str(image_id),))
             connection.execute("DELETE FROM image WHERE image_id = ?", (str(image_id),))
 
         try:
@@ -310,15 +326,18 @@ class ImageStore:
             else:
                 self._damaged[image_id] = image
             self._tags.update(dict.fromkeys(names, image_id))
+            self._digests.update(dict.fromkeys(digests, image_id))
             raise
         self._export_index()
 
-    def _remove_from_memory(self, image_id: ImageID, names: Iterable[Reference]) -> None:
+    def _remove_from_memory(self, image_id: ImageID, names: Iterable[Reference], digests: Iterable[Reference]) -> None:
         self._images.pop(image_id, None)
         self._damaged.pop(image_id, None)
         self._tagged_ns.pop(image_id, None)
         for tag in names:
             del self._tags[tag]
+        for digest in digests:
+            del self._digests[digest]
 
     @contextmanager
     def _held_while_known(self, image_id: ImageID) -> Iterator[None]:
@@ -334,6 +353,9 @@ class ImageStore:
     def _by_reference(self, reference: Reference) -> ImageID | None:
         if reference.digest is None:
             return self._tags.get(reference)
+        known = self._digests.get(reference._replace(tag=None))
+        if known is not None:
+            return known
         for tag, image_id in self._tags.items():
             image = self.stored(image_id)
             digest = image.manifest.descriptor.digest if isinstance(image, Image) else image.manifest_digest
@@ -379,7 +401,9 @@ class ImageStore:
             _log.warning("index.json is out of date until the next change of a name: %s", error)
 
 
-def _insert(connection: sqlite3.Connection, image: Image, tags: Sequence[Reference], now: int) -> None:
+def _insert(
+    connection: sqlite3.Connection, image: Image, tags: Sequence[Reference], digests: Sequence[Reference], now: int
+) -> None:
     row = (str(image.image_id), str(image.manifest.descriptor.digest), _text(image.parent), image.added_ns)
     connection.execute(
         "INSERT INTO image VALUES (?, ?, ?, ?) "
@@ -387,6 +411,8 @@ def _insert(connection: sqlite3.Connection, image: Image, tags: Sequence[Referen
         row,
     )
     _move_tags(connection, tags, image.image_id, now)
+    rows = [(str(digest), str(image.image_id)) for digest in digests]
+    connection.executemany("INSERT OR REPLACE INTO pulled VALUES (?, ?)", rows)
 
 
 def _move_tags(connection: sqlite3.Connection, tags: Sequence[Reference], image_id: ImageID, now: int) -> None:

@@ -70,8 +70,25 @@ class Platform(NamedTuple):
         wanted_variant = wanted.variant or _DEFAULT_VARIANTS.get(wanted.architecture)
         return (self.os, self.architecture, variant) == (wanted.os, wanted.architecture, wanted_variant)
 
+    def distance(self, wanted: Platform) -> int | None:
+        """How far something of this platform is from the one that was asked for, 0 for none; None if it does not serve there.
+
+        A 32-bit ARM runs what was made for older ones (containerd/platforms, compare.go).
+        """
+        if self.matches(wanted):
+            return 0
+        if (self.os, self.architecture, wanted.os, wanted.architecture) != ("linux", "arm", "linux", "arm"):
+            return None
+        own, asked = (_arm_version(platform.variant) for platform in (self, wanted))
+        return asked - own if own < asked else None
+
     def __str__(self) -> str:
         return "/".join(p for p in self if p)
+
+
+def _arm_version(variant: str | None) -> int:
+    digits = (variant or _DEFAULT_VARIANTS["arm"]).removeprefix("v")
+    return int(digits) if digits.isascii() and digits.isdigit() else 0
 
 
 def _architecture(name: str) -> str:

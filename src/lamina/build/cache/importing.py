@@ -112,4 +112,5 @@ class ImportedCaches:
 
 def read_cache(place: Place) -> CacheDocument:
     """What a place has. Blocking. Raises NotInRegistry, InvalidDocument and the registry's errors."""
-    return CacheDocument.parse(*read_image(place, Platform.of_host()))
+    remote = read_image(place, Platform.of_host())
+    return CacheDocument.parse(remote.manifest, remote.config)

@@ -29,7 +29,7 @@ def summary(
         "Id": image.image_id,
         "ParentId": image.parent or "",
         "RepoTags": [name.familiar for name in names],
-        "RepoDigests": repo_digests(image, names),
+        "RepoDigests": repo_digests(image, names, engine.images.digests(image.image_id)),
         "Created": created_seconds(image),
         "Size": size_of(image, engine),
         "SharedSize": _shared_size(image, engine) if shared else -1,
@@ -46,7 +46,7 @@ def inspect(image: Image, engine: Engine) -> dict[str, Any]:
     return {
         "Id": image.image_id,
         "RepoTags": [name.familiar for name in names],
-        "RepoDigests": repo_digests(image, names),
+        "RepoDigests": repo_digests(image, names, engine.images.digests(image.image_id)),
         "Parent": image.parent or "",
         "Comment": config.comment,
         "Created": config.created or "1970-01-01T00:00:00Z",
@@ -86,11 +86,12 @@ def history_item(step: HistoryStep) -> dict[str, Any]:
     }
 
 
-def repo_digests(image: Image, names: Sequence[Reference]) -> list[str]:
-    """``repository@digest`` for each repository among an image's names."""
-    digest = image.manifest.descriptor.digest
-    repositories = dict.fromkeys(name.familiar_repository for name in names)
-    return [f"{repository}@{digest}" for repository in repositories]
+def repo_digests(image: Image, names: Sequence[Reference], digests: Sequence[Reference]) -> list[str]:
+    """``repository@digest`` for each digest that the image came by, and each other repository among its names."""
+    known = {digest.familiar_repository for digest in digests}
+    others = dict.fromkeys(name.familiar_repository for name in names if name.familiar_repository not in known)
+    own = image.manifest.descriptor.digest
+    return [*(digest.familiar for digest in digests), *(f"{repository}@{own}" for repository in others)]
 
 
 def created_seconds(image: Image) -> int:
