@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
+import socket
 import subprocess
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -162,3 +165,23 @@ def test_a_base_of_a_registry_that_asks_who_is_there(daemon: Daemon, tmp_path: P
             assert "denied" in command("build", context, env=stranger).err
             accepted = command("build", context, env=config)
             assert accepted.code == 0, accepted.err
+
+
+@pytest.mark.parametrize(
+    "header", ["", "bnVsbA==", "e30=", "e30", "not base64", "W10=", "eyJhIjogeyJhdXRoIjogIj8ifX0="]
+)
+def test_credentials_that_cannot_be_read_are_nobody_s(daemon: Daemon, header: str) -> None:
+    """Go's clients send null for none; dockerd takes anything else that it cannot read for that, too."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        entry = tarfile.TarInfo("Dockerfile")
+        entry.size = len(b"FROM busybox\n")
+        archive.addfile(entry, io.BytesIO(b"FROM busybox\n"))
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(daemon.socket_path))
+        body = buffer.getvalue()
+        head = f"POST /build HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\nX-Registry-Config: {header}\r\n"
+        connection.sendall(f"{head}Connection: close\r\nContent-Type: application/x-tar\r\n\r\n".encode() + body)
+        answer = b"".join(iter(lambda: connection.recv(1 << 16), b""))
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert b"Successfully built" in answer

@@ -84,6 +84,29 @@ def test_the_layout_is_one_that_skopeo_reads(daemon: Daemon, source: Path, tmp_p
         ).stat().st_size == layer["size"]
 
 
+def test_a_cache_tells_nothing_of_build_arguments(daemon: Daemon, context: Path, tmp_path: Path) -> None:
+    (context / "Dockerfile").write_text(
+        "FROM busybox AS hidden\nARG TOKEN\nRUN echo 1 > /x\nFROM busybox\nCOPY --from=hidden /x /x\n"
+    )
+    target = f"type=local,dest={tmp_path}/cache,mode=max"
+    daemon.lamina_ok("build", "--build-arg", "TOKEN=told-to-nobody", "--cache-to", target, context)
+    blobs = list((tmp_path / "cache" / "blobs" / "sha256").iterdir())
+    assert len(blobs) >= 3
+    assert not [blob for blob in blobs if b"told-to-nobody" in blob.read_bytes()]
+
+
+def test_layers_keep_their_form_unless_another_is_forced(daemon: Daemon, source: Path, tmp_path: Path) -> None:
+    def media_types(options: str) -> set[str]:
+        daemon.lamina_ok("build", "--cache-to", f"type=local,dest={tmp_path}/cache,{options}", source)
+        argv = ["skopeo", "inspect", "--raw", f"oci:{tmp_path}/cache:latest"]
+        manifest = json.loads(subprocess.run(argv, check=True, capture_output=True).stdout)
+        return {layer["mediaType"].rpartition("+")[2] for layer in manifest["layers"]}
+
+    assert media_types("compression=gzip") == {"gzip"}
+    assert media_types("compression=zstd") == {"gzip"}
+    assert media_types("compression=zstd,force-compression=true") == {"zstd"}
+
+
 def test_exporting_again_writes_no_layer_again(daemon: Daemon, source: Path, tmp_path: Path) -> None:
     target = f"type=local,dest={tmp_path}/cache"
     daemon.lamina_ok("build", "--cache-to", target, source)
@@ -202,6 +225,8 @@ def test_a_damaged_layer_of_a_cache_is_made_anew(daemon: Daemon, other: Daemon, 
         ("--cache-from=type=registry,ref=UPPER", "must be lowercase"),
         ("--cache-from=dest=x", "a cache needs a type"),
         ("--cache-to=type=local,x", "invalid value x"),
+        ("--cache-to=type=registry,ref=x,compression-level=15", "it must be a number from 1 to 9"),
+        ("--cache-to=type=registry,ref=x,compression=zstd,compression-level=²", "it must be a number from 1 to 22"),
     ],
 )
 def test_a_place_that_makes_no_sense_is_refused(daemon: Daemon, source: Path, option: str, message: str) -> None:
@@ -234,6 +259,23 @@ def test_a_built_image_is_pushed_and_others_can_run_it(
     subprocess.run(argv, check=True, capture_output=True)
     daemon.docker_ok("load", "-i", copied)
     assert made(daemon, "copied") == made(daemon, name)
+
+
+def test_a_pulled_base_s_layers_are_pushed_as_they_came(
+    daemon: Daemon, own_daemon: Daemon, registry: Registry, source: Path
+) -> None:
+    base = f"{registry.host}/base/of:pushed"
+    daemon.lamina_ok("build", "-t", base, "--push", source)
+    (source / "Dockerfile").write_text(f"FROM {base}\nRUN echo more > /more\n")
+    name = f"{registry.host}/child/of:pushed"
+    own_daemon.lamina_ok("build", "-t", name, "--push", source)
+
+    def layers(image: str) -> list[str]:
+        argv = ["skopeo", "inspect", "--tls-verify=false", f"docker://{image}"]
+        found: list[str] = json.loads(subprocess.run(argv, check=True, capture_output=True).stdout)["Layers"]
+        return found
+
+    assert layers(name)[:-1] == layers(base)
 
 
 def test_pushing_again_sends_nothing_again(daemon: Daemon, registry: Registry, source: Path) -> None:

@@ -333,7 +333,7 @@ class PreparedBuild:
         for tag in self._request.tags:
             await workshop.tell(progress.Noted(f"pushing {tag.familiar}\n"))
             access = Access(tag, credentials_for(tag, self._request.credentials), self._request.proxies)
-            pushed = await push(image, RegistryPlace(access), workshop.intake.content, workshop.directory)
+            pushed = await push(image, RegistryPlace(access), self._images, workshop.intake.content, workshop.directory)
             await workshop.tell(progress.Pushed(tag.familiar, pushed.digest, pushed.size))
 
     async def _solve(self, workshop: Workshop) -> list[Image]:

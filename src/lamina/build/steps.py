@@ -58,7 +58,7 @@ class Steps:
         place = f"{self._stage}/{self._done}"
         self._done += 1
         self.reason = self._workshop.memory.explain(place, inputs, cached=cached, use_cache=self._use_cache)
-        self.taken.append(CachedStep(inputs.key, outcome.created, outcome.layer, created_by))
+        self.taken.append(CachedStep(inputs.key, outcome.created, outcome.layer))
         entry = History(
             created=outcome.created, created_by=created_by, empty_layer=outcome.layer is None, author=author
         )

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from lamina.api.builds import FRAMED
 from lamina.cli.build_cache import read_cache
 from lamina.cli.build_context import Context, is_remote, read_context
 from lamina.cli.build_output import Output, metadata, read_each, write
@@ -19,7 +20,6 @@ from lamina.client.client import Client, Response
 from lamina.errors import Conflict, NotFound
 from lamina.oci.reference import Reference
 
-_FRAMED = "application/vnd.lamina.build"
 _OWN = (
     "cache_to",
     "push",
@@ -119,7 +119,7 @@ def _start(client: Client, options: Options, context: Context, *, events: bool) 
             return client.request("POST", "/lamina/build", body=body)
         if not _is_lamina(client):  # standard input is not to be read twice
             return None
-        return client.request("POST", "/lamina/build", chunks=_framed(body, context), content_type=_FRAMED)
+        return client.request("POST", "/lamina/build", chunks=_framed(body, context), content_type=FRAMED)
     except NotFound:
         return None
 

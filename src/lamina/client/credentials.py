@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,14 +15,15 @@ _TOKEN_USER = "<token>"  # noqa: S105 - the name under which helpers keep a toke
 
 
 def auths(domains: Iterable[str]) -> dict[str, dict[str, str]]:
-    """All entries of the file, and of some registries what helpers know, by docker's names for registries.
+    """What is known of all registries that the file names and of some others, by docker's names for registries.
 
-    The form is that of ``X-Registry-Config``; a registry that nothing is known of is left out.
+    The form is that of ``X-Registry-Config``; a registry that nothing is known of is left out. Helpers are asked of registries that the
+    file names, as docker login does where they keep what it learned, and of *domains*.
     """
     document = _document()
-    names = [_HUB if domain == DEFAULT_DOMAIN else domain for domain in domains]
-    found = {name: _from_file(document, name) for name in (*(document.get("auths") or {}), *names)}
-    found |= {name: entry for name in names if (entry := _from_helper(document, name))}
+    known = (document.get("auths") or {}, document.get("credHelpers") or {})
+    names = dict.fromkeys([*known[0], *known[1], *(_HUB if domain == DEFAULT_DOMAIN else domain for domain in domains)])
+    found = {name: _from_helper(document, name) or _from_file(document, name) for name in names}
     return {name: entry for name, entry in found.items() if entry}
 
 
@@ -50,6 +50,8 @@ def _from_helper(document: Mapping[str, Any], name: str) -> dict[str, str]:
     helper = (document.get("credHelpers") or {}).get(name) or document.get("credsStore")
     if not helper:
         return {}
+    import subprocess
+
     try:
         done = subprocess.run(
             [f"docker-credential-{helper}", "get"], input=name.encode(), capture_output=True, timeout=30, check=True

@@ -3,60 +3,61 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from lamina.content import ContentStore
 from lamina.errors import LaminaError
-from lamina.image.store import Image
+from lamina.image.store import Image, ImageStore
 from lamina.linux.worker import run_in_worker
 from lamina.oci.descriptor import OCI_CONFIG, Descriptor
-from lamina.oci.manifest import Manifest
+from lamina.oci.digest import DiffID
+from lamina.oci.manifest import Manifest, parse_document
 from lamina.registry.layers import OutgoingLayer, put_layer
 from lamina.registry.places import Place
 
 
-async def push(image: Image, place: Place, content: ContentStore, scratch: Path) -> Descriptor:
-    """Store an image at a place; returns what points at its manifest there. The caller has a lease on the image's blobs.
+async def push(image: Image, place: Place, images: ImageStore, content: ContentStore, scratch: Path) -> Descriptor:
+    """Store an image at a place; returns what points at its manifest there.
 
-    Layers that came compressed go as they came, plain ones are compressed below *scratch* on their way. Raises the registry's errors.
+    Layers that came compressed, with this image or another, go as they came; plain ones are compressed below *scratch* on their way.
+    Raises the registry's errors.
     """
-    if all(
-        content.exists(layer.digest) and layer.digest not in image.config.diff_ids for layer in image.manifest.layers
-    ):
-        blobs = [(layer, content.path(layer.digest)) for layer in image.manifest.layers]
-        return await run_in_worker(push_as_it_is, (), place, image.manifest, image.config.data, blobs)
-    layers = [OutgoingLayer(diff_id, content.path(diff_id)) for diff_id in image.config.diff_ids]
-    return await run_in_worker(push_compressed, (), place, image.config.data, layers, scratch)
+    known = images.compressed_layers()
+    layers = [_outgoing(diff_id, known.get(diff_id), content) for diff_id in image.config.diff_ids]
+    with content.lease([*image.blobs, *(layer.known.digest for layer in layers if layer.known is not None)]):
+        return await run_in_worker(push_image, (), place, image.manifest, image.config.data, layers, scratch)
 
 
-def push_as_it_is(
-    place: Place, manifest: Manifest, config: bytes, blobs: Sequence[tuple[Descriptor, Path]]
+def push_image(
+    place: Place, manifest: Manifest, config: bytes, layers: Sequence[OutgoingLayer], scratch: Path
 ) -> Descriptor:
-    """Store an image whose layers' blobs are as its manifest says. Blocking."""
-    for layer, path in blobs:
-        place.put_file(layer.digest, path)
-    place.put_data(config)
-    place.put_manifest(manifest)
-    return manifest.descriptor
-
-
-def push_compressed(place: Place, config: bytes, layers: Sequence[OutgoingLayer], scratch: Path) -> Descriptor:
-    """Store an image whose layers are plain here. What has its config there already has its layers. Blocking."""
+    """Store an image, under its own manifest if the layers at the place are what that says. Blocking."""
     pointer = Descriptor(OCI_CONFIG, place.put_data(config), len(config))
-    known = _layers_there(place, pointer)
-    if len(known) != len(layers):
-        known = (None,) * len(layers)
-    outgoing = [OutgoingLayer(layer.diff_id, layer.tar, blob) for layer, blob in zip(layers, known, strict=True)]
-    manifest = Manifest.build(pointer, tuple(put_layer(place, layer, scratch) for layer in outgoing))
+    there = _layers_there(place, pointer)
+    if len(there) == len(layers):
+        layers = [
+            layer if layer.known is not None else replace(layer, known=blob)
+            for layer, blob in zip(layers, there, strict=True)
+        ]
+    blobs = tuple(put_layer(place, layer, scratch) for layer in layers)
+    if [blob.digest for blob in blobs] != [layer.digest for layer in manifest.layers]:
+        manifest = Manifest.build(pointer, blobs)
     place.put_manifest(manifest)
     return manifest.descriptor
 
 
-def _layers_there(place: Place, config: Descriptor) -> tuple[Descriptor | None, ...]:
-    """The layers of the image that has the place's name, if that is of the same config."""
+def _outgoing(diff_id: DiffID, known: Descriptor | None, content: ContentStore) -> OutgoingLayer:
+    if known is None or not content.exists(known.digest):
+        return OutgoingLayer(diff_id, content.path(diff_id))
+    return OutgoingLayer(diff_id, content.path(diff_id), known, content.path(known.digest))
+
+
+def _layers_there(place: Place, config: Descriptor) -> tuple[Descriptor, ...]:
+    """The layers of the image that has the place's name, if that is of the same config: they need not be compressed again."""
     try:
         media_type, data = place.manifest()
-        manifest = Manifest.parse(data, media_type or None)
+        document = parse_document(data, media_type)
     except LaminaError:
         return ()
-    return manifest.layers if manifest.config.digest == config.digest else ()
+    return document.layers if isinstance(document, Manifest) and document.config.digest == config.digest else ()

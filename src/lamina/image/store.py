@@ -22,7 +22,7 @@ from lamina.errors import LaminaError
 from lamina.image.errors import AmbiguousImageID, ImageDamaged, ImageHeld, ImageNotFound
 from lamina.oci.config import ImageConfig
 from lamina.oci.descriptor import Descriptor
-from lamina.oci.digest import Digest, ImageID
+from lamina.oci.digest import DiffID, Digest, ImageID
 from lamina.oci.manifest import Manifest
 from lamina.oci.reference import InvalidReference, Reference
 from lamina.state import Database, Schema
@@ -253,6 +253,15 @@ class ImageStore:
         """Every blob that some image is known to need."""
         images: list[Image | DamagedImage] = [*self._images.values(), *self._damaged.values()]
         return {blob for image in images for blob in image.blobs}
+
+    def compressed_layers(self) -> dict[DiffID, Descriptor]:
+        """Of the layers that came compressed the blobs, by diff ID."""
+        pairs = (
+            (layer, d)
+            for i in self._images.values()
+            for layer, d in zip(i.manifest.layers, i.config.diff_ids, strict=True)
+        )
+        return {diff_id: layer for layer, diff_id in pairs if layer.digest != diff_id}
 
     async def add(
         self,

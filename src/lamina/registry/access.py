@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from lamina.oci.reference import DEFAULT_DOMAIN, Reference
 
 _HUB = "registry-1.docker.io"
+_HUBS = ("index.docker.io", DEFAULT_DOMAIN, _HUB)
 HUB_KEY = "https://index.docker.io/v1/"
 """What docker's configuration calls the default registry."""
 
@@ -51,9 +52,11 @@ class Access:
 
 
 def credentials_for(reference: Reference, known: Mapping[str, Credentials]) -> Credentials | None:
-    """Those of a reference's registry, by docker's names for registries."""
-    if reference.domain == DEFAULT_DOMAIN:
-        names = [HUB_KEY, "index.docker.io", "docker.io", _HUB]
-    else:
-        names = [reference.domain, f"https://{reference.domain}", f"http://{reference.domain}"]
-    return next((known[name] for name in names if name in known), None)
+    """Those of a reference's registry, by docker's names for registries: a host, or a URL of it."""
+    hosts = (HUB_KEY, *_HUBS) if reference.domain == DEFAULT_DOMAIN else (reference.domain,)
+    exact = next((known[host] for host in hosts if host in known), None)
+    return exact or next((known[name] for name in known if _host_of(name) in hosts), None)
+
+
+def _host_of(name: str) -> str:
+    return name.partition("://")[2].partition("/")[0] if "://" in name else name.partition("/")[0]

@@ -15,11 +15,12 @@ from lamina.registry.places import Place
 
 @dataclass(frozen=True)
 class OutgoingLayer:
-    """A layer's tar, and a blob of it that the place may have already."""
+    """A layer's tar, and a blob of it that the place may have, or that lies at *known_path*."""
 
     diff_id: DiffID
     tar: Path
     known: Descriptor | None = None
+    known_path: Path | None = None
 
 
 def fetch_layer(
@@ -66,7 +67,9 @@ def put_layer(
     place: Place, layer: OutgoingLayer, scratch: Path, form: Compression = "gzip", level: int | None = None
 ) -> Descriptor:
     """See that a place has a layer, compressed in *scratch* on its way; returns what points at it there. Blocking."""
-    if layer.known is not None and place.has_blob(layer.known.digest):
+    if layer.known is not None and (layer.known_path is not None or place.has_blob(layer.known.digest)):
+        if layer.known_path is not None:
+            place.put_file(layer.known.digest, layer.known_path)
         return Descriptor(layer.known.media_type, layer.known.digest, layer.known.size)
     if form == "none":
         place.put_file(layer.diff_id, layer.tar)

@@ -384,6 +384,9 @@ def test_credentials_are_found_by_docker_s_names_for_registries() -> None:
     assert credentials_for(Reference.parse("busybox"), known) == Credentials("hub")
     assert credentials_for(Reference.parse("registry.example/x"), known) == Credentials("example")
     assert credentials_for(Reference.parse("other.example/x"), known) is None
+    by_url = {"https://other.example/v1/": Credentials("other"), "docker.io": Credentials("hub")}
+    assert credentials_for(Reference.parse("other.example/x"), by_url) == Credentials("other")
+    assert credentials_for(Reference.parse("busybox"), by_url) == Credentials("hub")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """A build's cache as others can have it: steps' keys and what they made, in an OCI image manifest whose layers are the steps' layers.
 
-The manifest's config is a JSON document of lamina's own, as keys are: ``{"steps": [{"key", "layer", "created", "description"}],
+The manifest's config is a JSON document of lamina's own, as keys are: ``{"steps": [{"key", "layer", "created"}],
 "diff_ids": [...]}``, the diff IDs in the order of the manifest's layers. An *inline* cache is the list of steps in an image's own config.
 """
 
@@ -30,12 +30,14 @@ T = TypeVar("T")
 
 
 class CachedStep(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A step's key and what it made: a layer by its diff ID, None if it changed no file, and when (RFC 3339)."""
+    """A step's key and what it made: a layer by its diff ID, None if it changed no file, and when (RFC 3339).
+
+    Its words are not told: they have the build's arguments, also those of stages that no image shows.
+    """
 
     key: str
     created: str
     layer: Digest | None = None
-    description: str = ""
 
 
 class _Config(msgspec.Struct):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from lamina.build import progress
@@ -15,7 +16,7 @@ from lamina.errors import LaminaError
 from lamina.image.mutate import plain_manifest
 from lamina.image.store import Image
 from lamina.linux.worker import run_in_worker
-from lamina.oci.descriptor import Compression, Descriptor
+from lamina.oci.descriptor import Descriptor
 from lamina.oci.digest import DiffID
 from lamina.oci.manifest import Manifest
 from lamina.registry.layers import OutgoingLayer, put_layer
@@ -33,10 +34,10 @@ async def export_cache(
     diff_ids = list(dict.fromkeys(DiffID(step.layer) for step in chosen if step.layer is not None))
     content, request = workshop.intake.content, workshop.request
     layers = [OutgoingLayer(diff_id, content.path(diff_id)) for diff_id in diff_ids]
-    place = target.place(request.credentials, request.proxies)
+    place = target.open(request.credentials, request.proxies)
     await workshop.tell(progress.Noted(f"exporting cache to {target}\n"))
     try:
-        await run_in_worker(write_cache, (), place, chosen, layers, workshop.directory, target.form, target.level)
+        await run_in_worker(write_cache, (), target, place, chosen, layers, workshop.directory)
     except LaminaError as error:
         if not target.ignores_errors:
             raise
@@ -54,22 +55,15 @@ async def with_inline_cache(image: Image, result: Iterable[CachedStep], workshop
 
 
 def write_cache(
-    place: Place,
-    steps: Sequence[CachedStep],
-    layers: Sequence[OutgoingLayer],
-    scratch: Path,
-    form: Compression,
-    level: int | None,
+    target: CacheTarget, place: Place, steps: Sequence[CachedStep], layers: Sequence[OutgoingLayer], scratch: Path
 ) -> None:
-    """Write a cache somewhere, each layer that the cache there has not got. Blocking. Raises the registry's errors."""
-    known = {}
-    with suppress(LaminaError):
-        known = dict(read_cache(place).layers)
-    blobs = [put_layer(place, _known(layer, known), scratch, form, level) for layer in layers]
+    """Write a cache at a place, each layer that the cache there has not got. Blocking. Raises the registry's errors."""
+    there: Mapping[DiffID, Descriptor] = {}
+    if not target.forces:
+        with suppress(LaminaError):
+            there = read_cache(place).layers
+    known = [replace(layer, known=there.get(layer.diff_id)) for layer in layers]
+    blobs = [put_layer(place, layer, scratch, target.form, target.level) for layer in known]
     config = CacheDocument.config(steps, [layer.diff_id for layer in layers])
     pointer = Descriptor(CACHE_CONFIG, place.put_data(config), len(config))
     place.put_manifest(Manifest.build(pointer, tuple(blobs)))
-
-
-def _known(layer: OutgoingLayer, known: dict[DiffID, Descriptor]) -> OutgoingLayer:
-    return OutgoingLayer(layer.diff_id, layer.tar, known.get(layer.diff_id))

@@ -59,7 +59,7 @@ class ImportedCaches:
         stored = self._stored(source)
         if stored is not None:
             return stored, None
-        place = source.place(self._request.credentials, self._request.proxies)
+        place = source.open(self._request.credentials, self._request.proxies)
         await self._tell(progress.Noted(f"importing cache manifest from {source}\n"))
         try:
             return await run_in_worker(read_cache, (), place), place

@@ -18,6 +18,7 @@ from lamina.registry.places import LayoutPlace, Place, RegistryPlace
 Mode = Literal["min", "max"]
 
 _FORMS: Mapping[str, Compression] = {"gzip": "gzip", "zstd": "zstd", "uncompressed": "none"}
+_LEVELS: Mapping[Compression, int] = {"gzip": 9, "zstd": 22, "none": 22}
 _SOURCE_KEYS = {"registry": {"ref"}, "local": {"src", "digest", "tag"}}
 _FORM_KEYS = {"mode", "compression", "compression-level", "force-compression", "ignore-error", "image-manifest",
               "oci-mediatypes"}  # fmt: skip
@@ -30,11 +31,26 @@ class InvalidCachePlace(InvalidArgument):
 
 
 @dataclass(frozen=True)
-class CacheSource:
-    """Where a cache is read: a name in a registry, which may be an image's that is stored here, or a directory."""
+class CachePlace:
+    """A name in a registry, or a directory; with neither, the cache is inline: a part of the image's own config."""
 
     reference: Reference | None = None
     directory: LayoutPlace | None = None
+
+    def open(self, credentials: Mapping[str, Credentials], proxies: Mapping[str, str]) -> Place:
+        """Where it is read or written; an inline one has no place."""
+        if self.directory is not None:
+            return self.directory
+        assert self.reference is not None
+        return RegistryPlace(Access(self.reference, credentials_for(self.reference, credentials), proxies))
+
+    def __str__(self) -> str:
+        return str(self.directory or (self.reference and self.reference.familiar) or "the image")
+
+
+@dataclass(frozen=True)
+class CacheSource(CachePlace):
+    """Where a cache is read. A name in a registry may be that of an image that is stored here."""
 
     @classmethod
     def of(cls, fields: Mapping[str, str]) -> CacheSource:
@@ -45,68 +61,57 @@ class CacheSource:
         digest = Digest.parse(fields["digest"]) if fields.get("digest") else None
         return cls(directory=LayoutPlace(_directory(fields, "src"), fields.get("tag") or "latest", digest))
 
-    def place(self, credentials: Mapping[str, Credentials], proxies: Mapping[str, str]) -> Place:
-        """What it is read from."""
-        if self.directory is not None:
-            return self.directory
-        assert self.reference is not None
-        return _in_registry(self.reference, credentials, proxies)
-
-    def __str__(self) -> str:
-        return str(self.directory or (self.reference and self.reference.familiar))
-
 
 @dataclass(frozen=True)
-class CacheTarget:
+class CacheTarget(CachePlace):
     """Where a cache is written, and how: the steps of the result alone (``min``) or all that were taken (``max``).
 
-    With neither reference nor directory it is inline: written into the image's own config.
+    Without *forces* layers that the place has keep the form that they have there.
     """
 
-    reference: Reference | None = None
-    directory: LayoutPlace | None = None
     mode: Mode = "min"
     form: Compression = "gzip"
     level: int | None = None
+    forces: bool = False
     ignores_errors: bool = False
 
     @classmethod
     def of(cls, fields: Mapping[str, str]) -> CacheTarget:
         """From what stands in a ``--cache-to``. Raises as ``CacheSource.of`` does."""
         kind = _kind(fields, _TARGET_KEYS)
-        mode, form = fields.get("mode") or "min", fields.get("compression") or "gzip"
+        mode, compression = fields.get("mode") or "min", fields.get("compression") or "gzip"
         if mode not in ("min", "max"):
             raise InvalidCachePlace(f"invalid cache export mode {mode!r}: it must be min or max")
-        if form not in _FORMS:
-            raise InvalidCachePlace(f"unsupported layer compression type: {form}; lamina has {', '.join(_FORMS)}")
+        if compression not in _FORMS:
+            raise InvalidCachePlace(
+                f"unsupported layer compression type: {compression}; lamina has {', '.join(_FORMS)}"
+            )
         for name in ("image-manifest", "oci-mediatypes"):
-            if fields.get(name, "true").lower() not in _TRUE:
+            if not _flag(fields, name, default=True):
                 raise Unsupported(
                     f"--cache-to {name}=false is not supported by lamina: a cache is an OCI image manifest"
                 )
-        reference = Reference.parse_tagged(_required(fields, "ref", kind)) if kind == "registry" else None
-        directory = LayoutPlace(_directory(fields, "dest"), fields.get("tag") or "latest") if kind == "local" else None
-        ignores = fields.get("ignore-error", "false").lower() in _TRUE
-        return cls(reference, directory, cast(Mode, mode), _FORMS[form], _level(fields), ignores)
+        form = _FORMS[compression]
+        return cls(
+            reference=Reference.parse_tagged(_required(fields, "ref", kind)) if kind == "registry" else None,
+            directory=LayoutPlace(_directory(fields, "dest"), fields.get("tag") or "latest")
+            if kind == "local"
+            else None,
+            mode=cast(Mode, mode),
+            form=form,
+            level=_level(fields, form),
+            forces=_flag(fields, "force-compression"),
+            ignores_errors=_flag(fields, "ignore-error"),
+        )
 
     @property
     def is_inline(self) -> bool:
         """Whether the cache is a part of the image."""
         return self.reference is None and self.directory is None
 
-    def place(self, credentials: Mapping[str, Credentials], proxies: Mapping[str, str]) -> Place:
-        """What it is written to; an inline one has none."""
-        if self.directory is not None:
-            return self.directory
-        assert self.reference is not None
-        return _in_registry(self.reference, credentials, proxies)
 
-    def __str__(self) -> str:
-        return str(self.directory or (self.reference and self.reference.familiar) or "the image")
-
-
-def _in_registry(reference: Reference, known: Mapping[str, Credentials], proxies: Mapping[str, str]) -> RegistryPlace:
-    return RegistryPlace(Access(reference, credentials_for(reference, known), proxies))
+def _flag(fields: Mapping[str, str], name: str, *, default: bool = False) -> bool:
+    return fields[name].lower() in _TRUE if name in fields else default
 
 
 def _kind(fields: Mapping[str, str], known: Mapping[str, set[str]]) -> str:
@@ -134,10 +139,10 @@ def _directory(fields: Mapping[str, str], name: str) -> Path:
     return Path(path)
 
 
-def _level(fields: Mapping[str, str]) -> int | None:
-    text = fields.get("compression-level", "")
+def _level(fields: Mapping[str, str], form: Compression) -> int | None:
+    text, highest = fields.get("compression-level", ""), _LEVELS[form]
     if not text:
         return None
-    if not text.isdigit() or not 0 < int(text) < 23:
-        raise InvalidCachePlace(f"invalid compression-level {text!r}: it must be a number from 1 to 22")
+    if not (text.isascii() and text.isdigit() and 0 < int(text) <= highest):
+        raise InvalidCachePlace(f"invalid compression-level {text!r}: it must be a number from 1 to {highest}")
     return int(text)

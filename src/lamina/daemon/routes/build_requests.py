@@ -31,8 +31,6 @@ _NETWORKS = {"": "bridge", "default": "bridge", "bridge": "bridge", "host": "hos
 _ENTITLEMENTS: Mapping[str, Entitlement] = {name: name for name in ("network.host", "security.insecure")}
 _UNSUPPORTED = ("outputs",)
 _OPTIONS_LIMIT = 8 << 20
-FRAMED = "application/vnd.lamina.build"
-"""The media type of a body that is a JSON object on its first line, and the context's tar after it."""
 
 
 class _NamedContext(msgspec.Struct):
@@ -283,14 +281,13 @@ def _inline(build_args: Mapping[str, str]) -> list[CacheTarget]:
 
 
 def _credentials(header: str) -> dict[str, Credentials]:
-    """X-Registry-Config: base64url of JSON, by registry. Raises InvalidRequest."""
-    if not header:
-        return {}
+    """X-Registry-Config: base64url of JSON, by registry. As with dockerd, what cannot be read counts as nobody's."""
     try:
-        data = base64.urlsafe_b64decode(header + "==")
-        return {name: auth.meaning for name, auth in documents.decode(data, dict[str, _Auth]).items()}
-    except (ValueError, documents.InvalidDocument) as error:
-        raise InvalidRequest(f"invalid X-Registry-Config: {error}") from None
+        data = base64.urlsafe_b64decode(header + "==") or b"null"
+        known = documents.decode(data, dict[str, _Auth] | None) or {}  # type: ignore[arg-type]
+        return {name: auth.meaning for name, auth in known.items()}
+    except (ValueError, InvalidRequest):
+        return {}
 
 
 def _limits(request: Request) -> _Limits:
@@ -312,7 +309,7 @@ def _epoch(text: str) -> int | None:
     """SOURCE_DATE_EPOCH as reproducible-builds.org has it: seconds, given as a build argument."""
     if not text:
         return None
-    if not text.isdigit() or len(text) > 11:
+    if not (text.isascii() and text.isdigit()) or len(text) > 11:
         raise InvalidRequest(f"invalid SOURCE_DATE_EPOCH: {text}")
     return int(text)
 

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any
 
+from lamina.api.builds import FRAMED
 from lamina.api.errors import error_body
 from lamina.build.builder import PreparedBuild
 from lamina.build.errors import CommandFailed
@@ -18,7 +19,7 @@ from lamina.daemon.http.connection import ClientGone
 from lamina.daemon.http.message import encode_json
 from lamina.daemon.render.builds import EventStream, Transcript
 from lamina.daemon.router import Route
-from lamina.daemon.routes.build_requests import FRAMED, BuildBody, read_framed, read_prune, read_query
+from lamina.daemon.routes.build_requests import BuildBody, read_framed, read_prune, read_query
 from lamina.dockerfile.lint import render_check
 from lamina.engine import Engine
 from lamina.engine.events import Event
