@@ -16,7 +16,7 @@ import sys
 import tarfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -226,23 +226,11 @@ def _as_root(header: tarfile.TarInfo) -> tarfile.TarInfo:
     return header
 
 
-@pytest.fixture(scope="session")
-def daemon(needs_root: None, tmp_path_factory: pytest.TempPathFactory, busybox_tar: Path) -> Iterator[Daemon]:
-    """The session's daemon, with the image ``busybox``."""
-    served = Daemon(tmp_path_factory.mktemp("lamina"))
-    try:
-        served.start()
-        served.docker_ok("import", busybox_tar, "busybox")
-        yield served
-    finally:
-        served.discard()
-    assert leftovers(served) == [], served.last_log[-4000:]
-
-
-@pytest.fixture
-def own_daemon(needs_root: None, tmp_path: Path, busybox_tar: Path) -> Iterator[Daemon]:
-    """A daemon for one test, with the image ``busybox``; the test may kill and start it as it likes."""
-    served = Daemon(tmp_path)
+@contextmanager
+def serving(base: Path, busybox_tar: Path, options: Sequence[str] = ()) -> Iterator[Daemon]:
+    """A daemon below a directory, with the image ``busybox``. After it nothing may be left, whoever killed it."""
+    base.mkdir(exist_ok=True)
+    served = Daemon(base, options)
     try:
         served.start()
         served.docker_ok("import", busybox_tar, "busybox")
@@ -252,6 +240,20 @@ def own_daemon(needs_root: None, tmp_path: Path, busybox_tar: Path) -> Iterator[
             served.start()
         served.discard()
     assert leftovers(served) == [], served.last_log[-4000:]
+
+
+@pytest.fixture(scope="session")
+def daemon(needs_root: None, tmp_path_factory: pytest.TempPathFactory, busybox_tar: Path) -> Iterator[Daemon]:
+    """The session's daemon."""
+    with serving(tmp_path_factory.mktemp("lamina"), busybox_tar) as served:
+        yield served
+
+
+@pytest.fixture
+def own_daemon(needs_root: None, tmp_path: Path, busybox_tar: Path) -> Iterator[Daemon]:
+    """A daemon for one test, which may kill and start it as it likes."""
+    with serving(tmp_path, busybox_tar) as served:
+        yield served
 
 
 @pytest.fixture

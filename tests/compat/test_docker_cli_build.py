@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from conftest import Daemon
+from conftest import Daemon, serving
 
 
 def build(daemon: Daemon, context: Path, dockerfile: str, *options: str | Path) -> str:
@@ -254,18 +254,13 @@ def _resident_bytes(pid: int) -> int:
 def test_no_step_makes_a_larger_layer_than_the_daemon_allows(
     needs_root: None, tmp_path: Path, busybox_tar: Path
 ) -> None:
-    served = Daemon(tmp_path, options=["--max-layer-size", str(16 << 20)])
     context = tmp_path / "context"
     context.mkdir()
     (context / "large").write_bytes(bytes(20 << 20))
-    try:
-        served.start()
-        served.docker_ok("import", busybox_tar, "busybox")
+    with serving(tmp_path / "lamina", busybox_tar, ["--max-layer-size", str(16 << 20)]) as served:
         for step in ("COPY large /", "RUN head -c 20000000 /dev/zero > /large"):
             (context / "Dockerfile").write_text(f"FROM busybox\n{step}\n")
             result = served.docker("build", context)
             assert result.code != 0
             assert "more than 16777216 bytes" in result.err
         assert list((served.root / "content" / "ingest").iterdir()) == []
-    finally:
-        served.discard()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import registries
-from conftest import Daemon, leftovers
+from conftest import Daemon, serving
 from registries import Registry
 
 DOCKERFILE = (
@@ -23,16 +23,8 @@ STEPS_OF_RESULT = 4
 @pytest.fixture
 def other(needs_root: None, tmp_path: Path, busybox_tar: Path) -> Iterator[Daemon]:
     """Another machine's daemon, whose busybox is the same."""
-    base = tmp_path / "other"
-    base.mkdir()
-    served = Daemon(base)
-    try:
-        served.start()
-        served.docker_ok("import", busybox_tar, "busybox")
+    with serving(tmp_path / "other", busybox_tar) as served:
         yield served
-    finally:
-        served.discard()
-    assert leftovers(served) == [], served.last_log[-4000:]
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from hostile_tars import END, header, padded, pax, regular, sparse
 from lamina.content import ContentStore
 from lamina.layer.diff import write_diff
 from lamina.layer.errors import InvalidLayer
-from lamina.layer.ingest import ingest
+from lamina.layer.ingest import from_fd, ingest
 from lamina.layer.merge import merge
 from lamina.layer.tree import load
 from lamina.linux import mount
@@ -81,7 +81,7 @@ class Store:
         source = os.open(path.with_suffix(".in"), os.O_RDONLY)
         tree = self.trees.temporary_path()
         try:
-            made = ingest(source, tar_path=path, tree_path=tree)
+            made = ingest(from_fd(source), tar_path=path, tree_path=tree)
         finally:
             os.close(source)
         diff_id = DiffID(made.diff_id)

@@ -222,3 +222,19 @@ class NetworkingConfig(msgspec.Struct, rename=docker_name):
     """The networks a container is to be attached to."""
 
     endpoints_config: dict[str, EndpointRequest | None] | None = None
+
+
+class ExecConfig(msgspec.Struct, rename=docker_name, kw_only=True):
+    """What a process is to be (Engine API, ExecConfig)."""
+
+    attach_stdin: bool = False
+    attach_stdout: bool = False
+    attach_stderr: bool = False
+    console_size: list[int] | None = None
+    detach_keys: str = ""
+    tty: bool = False
+    env: list[str] | None = None
+    cmd: list[str] | None = None
+    privileged: bool = False
+    user: str = ""
+    working_dir: str = ""

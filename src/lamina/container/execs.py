@@ -7,7 +7,6 @@ that a daemon's end does not end it; who had asked for it is forgotten then, as 
 from __future__ import annotations
 
 import asyncio
-import logging
 import secrets
 import shutil
 import time
@@ -15,38 +14,25 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-import msgspec
-
-from lamina.container.config import docker_name
-from lamina.container.errors import ContainerIsPaused, ContainerNotRunning, ExecAlreadyRuns, ExecNotFound
+from lamina.container.config import ExecConfig
+from lamina.container.errors import (
+    ContainerIsPaused,
+    ContainerNotFound,
+    ContainerNotRunning,
+    ExecAlreadyRuns,
+    ExecNotFound,
+)
 from lamina.container.processes import ContainerProcesses
 from lamina.container.record import Record
 from lamina.container.store import ContainerStore
 from lamina.container.streams import Console
 from lamina.errors import ContainerStartError, InvalidArgument
 
-_log = logging.getLogger(__name__)
 _KEPT_S = 300
 """How long a session is kept after its end, as with docker."""
 
 Tell = Callable[[str, Record, Mapping[str, str]], None]
 """(what happened, in which container, with what attributes)"""
-
-
-class ExecConfig(msgspec.Struct, rename=docker_name, kw_only=True):
-    """What a process is to be (Engine API, ExecConfig)."""
-
-    attach_stdin: bool = False
-    attach_stdout: bool = False
-    attach_stderr: bool = False
-    console_size: list[int] | None = None
-    detach_keys: str = ""
-    tty: bool = False
-    env: list[str] | None = None
-    cmd: list[str] | None = None
-    privileged: bool = False
-    user: str = ""
-    working_dir: str = ""
 
 
 @dataclass
@@ -153,7 +139,7 @@ class Execs:
         session.console.hasten()
         await session.console.finished()
         self._end(session, status.code)
-        with suppress(Exception):
+        with suppress(ContainerNotFound):
             record = self._containers.get(session.container_id)
             self._tell("exec_die", record, {"execID": session.id, "exitCode": str(status.code)})
         await self._clean_up(session)

@@ -216,7 +216,8 @@ class Lifecycle:
     async def _let_signals_in(self, container_id: str) -> None:
         """A frozen process takes a signal when it goes on, which it does for this, as with docker."""
         with suppress(PauseConflict, ContainerNotRunning, ContainerNotFound):
-            await self.unpause(container_id)
+            if self._store.get(container_id).state.status == "paused":
+                await self.unpause(container_id)
 
     async def rename(self, container_id: str, name: str) -> None:
         """Give a container another name. Raises InvalidArgument's kinds or NameInUse."""

@@ -17,12 +17,12 @@ from pathlib import Path
 import msgspec
 
 from lamina.container import identity_files, init_layer, shared_memory
+from lamina.container.config import ExecConfig
 from lamina.container.mount_requests import mount_requests
 from lamina.container.mounts import runtime_mounts
 from lamina.container.record import NEVER, NetworkEndpoint, Record
 from lamina.container.settings import (
     DonorOf,
-    ExecSettings,
     container_settings,
     donor_in,
     exec_settings,
@@ -180,7 +180,7 @@ class ContainerProcesses:
         return self.bundle(container_id) / f"exec-{exec_id}"
 
     async def execute(
-        self, record: Record, exec_id: str, config: ExecSettings, size: tuple[int, int] | None, console: Console
+        self, record: Record, exec_id: str, config: ExecConfig, size: tuple[int, int] | None, console: Console
     ) -> int:
         """Start a further process in a running container and return its pid; the console gets its streams before it runs.
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
 
-from lamina.container.config import HostConfig, ThrottleDevice, WeightDevice
+from lamina.container.config import ExecConfig, HostConfig, ThrottleDevice, WeightDevice
 from lamina.container.record import Record
 from lamina.errors import InvalidArgument
 from lamina.runtime.security import SecurityOptions
@@ -69,20 +68,8 @@ def container_settings(
     )
 
 
-class ExecSettings(Protocol):
-    """What is asked of a further process (``execs.ExecConfig``)."""
-
-    attach_stdin: bool
-    tty: bool
-    env: list[str] | None
-    cmd: list[str] | None
-    privileged: bool
-    user: str
-    working_dir: str
-
-
 def exec_settings(
-    record: Record, wanted: ExecSettings, *, rootfs: Path, console_size: tuple[int, int] | None
+    record: Record, wanted: ExecConfig, *, rootfs: Path, console_size: tuple[int, int] | None
 ) -> ContainerSettings:
     """What the runtime is to make of a further process in a container: the container's own, but for what is *wanted*.
 

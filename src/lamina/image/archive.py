@@ -22,7 +22,7 @@ from lamina.image.errors import InvalidArchive
 from lamina.layer.compression import open_decompressed
 from lamina.layer.errors import LayerTooLarge
 from lamina.layer.headers import BLOCK, is_header
-from lamina.layer.ingest import IngestedLayer, Limits, ingest
+from lamina.layer.ingest import IngestedLayer, Limits, from_fd, ingest
 
 _MAXIMUM_DOCUMENT = 8 << 20
 _MAXIMUM_DOCUMENTS = 64 << 20
@@ -113,7 +113,7 @@ def _take_layer(name: str, stream: _Prefixed, result: Unpacked, stem: Path, limi
     tar, tree, blob = (stem.with_suffix(suffix) for suffix in (".tar", ".tree", ".blob"))
 
     def store(fd: int) -> IngestedLayer:
-        return ingest(fd, tar_path=tar, tree_path=tree, blob_path=blob, limits=limits)
+        return ingest(from_fd(fd), tar_path=tar, tree_path=tree, blob_path=blob, limits=limits)
 
     try:
         layer = _through_pipe(stream, store)

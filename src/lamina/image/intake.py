@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lamina.content import ContentStore
 from lamina.content.store import Lease
-from lamina.layer.ingest import IngestedLayer, Limits, ingest
+from lamina.layer.ingest import IngestedLayer, Limits, from_fd, ingest
 from lamina.layer.merge import merge
 from lamina.layer.tree import load
 from lamina.linux.worker import run_in_worker
@@ -78,6 +78,6 @@ class LayerIntake:
 
 def ingest_lowest(source_fd: int, tar: Path, tree: Path, blob: Path | None, limits: Limits) -> IngestedLayer:
     """Ingest a layer that has none below it. Raises InvalidLayer also if it needs one."""
-    layer = ingest(source_fd, tar_path=tar, tree_path=tree, blob_path=blob, limits=limits)
+    layer = ingest(from_fd(source_fd), tar_path=tar, tree_path=tree, blob_path=blob, limits=limits)
     merge([load(tree)])
     return layer

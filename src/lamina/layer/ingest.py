@@ -11,7 +11,6 @@ import hashlib
 import os
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from lamina.layer.compression import READ_BYTES, Format, Peeked, Read, decompressor
@@ -21,7 +20,7 @@ from lamina.layer.tree import save
 from lamina.linux.files import start_writeback
 from lamina.oci.digest import Digest
 
-__all__ = ["IngestedLayer", "Limits", "hash_file", "ingest", "ingest_from"]
+__all__ = ["IngestedLayer", "Limits", "from_fd", "hash_file", "ingest"]
 
 _WORTH_A_THREAD = 1 << 20
 _WRITEBACK_BYTES = 32 << 20
@@ -40,23 +39,6 @@ class IngestedLayer:
 
 
 def ingest(
-    source_fd: int,
-    *,
-    tar_path: Path,
-    tree_path: Path,
-    blob_path: Path | None = None,
-    limits: Limits = Limits(),  # noqa: B008 - frozen
-) -> IngestedLayer:
-    """Read a layer from a descriptor to its end; write its tar, its tree and, with *blob_path*, the compressed bytes as they came.
-
-    The tar and the blob are synced to disk. Blocking. Raises InvalidLayer or OSError; no file is left behind then.
-    """
-    return ingest_from(
-        partial(_read_fully, source_fd), tar_path=tar_path, tree_path=tree_path, blob_path=blob_path, limits=limits
-    )
-
-
-def ingest_from(
     read: Read,
     *,
     tar_path: Path,
@@ -64,7 +46,11 @@ def ingest_from(
     blob_path: Path | None = None,
     limits: Limits = Limits(),  # noqa: B008 - frozen
 ) -> IngestedLayer:
-    """As ``ingest``, from a function that gives as many bytes as it is asked for, fewer only at the end."""
+    """Read a layer to its end; write its tar, its tree and, with *blob_path*, the compressed bytes as they came.
+
+    *read* gives as many bytes as it is asked for, fewer only at the end. The tar and the blob are synced to disk. Blocking. Raises
+    InvalidLayer, OSError or what *read* does; no file is left behind then.
+    """
     try:
         return _ingest(read, tar_path, tree_path, blob_path, limits)
     except BaseException:
@@ -73,6 +59,19 @@ def ingest_from(
                 with suppress(FileNotFoundError):
                     path.unlink()
         raise
+
+
+def from_fd(fd: int) -> Read:
+    """What ``ingest`` reads by, of a pipe, socket or file: a pipe gives little at a time, and each hand-over to a stage has its price."""
+
+    def read(size: int) -> bytes:
+        pieces = []
+        while size and (data := os.read(fd, size)):
+            pieces.append(data)
+            size -= len(data)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    return read
 
 
 def hash_file(path: Path) -> Digest:
@@ -111,15 +110,6 @@ def _ingest(
     diff_id = tar.digest
     blob_digest, blob_size = (blob.digest, blob.size) if compressed else (diff_id, tar.size)
     return IngestedLayer(diff_id, tar.size, scanner.entries, blob_digest, blob_size, source.format)
-
-
-def _read_fully(fd: int, size: int) -> bytes:
-    """*size* bytes, fewer only at the end: a pipe gives little at a time, and each hand-over to a stage has its price."""
-    pieces = []
-    while size and (data := os.read(fd, size)):
-        pieces.append(data)
-        size -= len(data)
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 class Sink:

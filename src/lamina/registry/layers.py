@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lamina.layer.compression import Read, compress_file
-from lamina.layer.ingest import IngestedLayer, Limits, hash_file, ingest_from
+from lamina.layer.ingest import IngestedLayer, Limits, hash_file, ingest
 from lamina.oci.descriptor import OCI_LAYER, Compression, Descriptor
 from lamina.oci.digest import DiffID
 from lamina.registry.errors import WrongBytes
@@ -38,7 +38,7 @@ def fetch_layer(
     """
     with place.open_blob(descriptor.digest) as blob:
         read = _bounded(blob.read, descriptor.size, WrongBytes(str(place), descriptor.digest))
-        layer = ingest_from(read, tar_path=tar, tree_path=tree, blob_path=blob_path, limits=limits)
+        layer = ingest(read, tar_path=tar, tree_path=tree, blob_path=blob_path, limits=limits)
     for actual, expected in ((layer.blob_digest, descriptor.digest), (layer.diff_id, diff_id)):
         if actual != expected:
             for path in (tar, tree, blob_path):

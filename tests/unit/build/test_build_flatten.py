@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lamina.build.context.source import TarContents
 from lamina.build.flatten import flatten
-from lamina.layer.ingest import ingest
+from lamina.layer.ingest import from_fd, ingest
 from lamina.layer.merge import merge
 from lamina.layer.tree import MergedTree, load
 
@@ -25,7 +25,7 @@ def stored(directory: Path, layers: Sequence[Sequence[Entry]]) -> tuple[list[Pat
             for name, text in entries:
                 add(archive, name, text)
         with open(source, "rb") as file:
-            ingest(file.fileno(), tar_path=tar, tree_path=tree)
+            ingest(from_fd(file.fileno()), tar_path=tar, tree_path=tree)
         tars.append(tar)
         trees.append(tree)
     return trees, TarContents(tuple(tars))

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from lamina.layer.diff import node_of
 from lamina.layer.errors import InvalidLayer, LayerTooLarge
-from lamina.layer.ingest import IngestedLayer, Limits, ingest
+from lamina.layer.ingest import IngestedLayer, Limits, from_fd, ingest
 from lamina.layer.scan import Scanner
 from lamina.layer.tarwriter import SourceChanged, TarWriter, reader_of
 from lamina.layer.tree import Node, StaleTree, load
@@ -41,7 +41,7 @@ def take(directory: Path, data: bytes, limits: Limits | None = None) -> Ingested
     fd = os.open(directory / "source", os.O_RDONLY)
     try:
         return ingest(
-            fd,
+            from_fd(fd),
             tar_path=directory / "tar",
             tree_path=directory / "tree",
             blob_path=directory / "blob",

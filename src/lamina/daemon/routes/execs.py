@@ -6,8 +6,8 @@ from contextlib import closing, suppress
 
 import msgspec
 
-from lamina.container.config import docker_name
-from lamina.container.execs import ExecConfig, ExecSession
+from lamina.container.config import ExecConfig, docker_name
+from lamina.container.execs import ExecSession
 from lamina.daemon.http import Request, Response, json_response
 from lamina.daemon.http.connection import ClientGone
 from lamina.daemon.http.message import InvalidRequest
