@@ -18,6 +18,7 @@ import msgspec
 
 from lamina.container import identity_files, init_layer, shared_memory
 from lamina.container.config import ExecConfig
+from lamina.container.errors import ContainerNotRunning
 from lamina.container.mount_requests import mount_requests
 from lamina.container.mounts import runtime_mounts
 from lamina.container.record import NEVER, NetworkEndpoint, Record
@@ -184,10 +185,13 @@ class ContainerProcesses:
     ) -> int:
         """Start a further process in a running container and return its pid; the console gets its streams before it runs.
 
-        Raises ContainerStartError's kinds, UserNotFound and InvalidSetting.
+        Raises ContainerStartError's kinds, UserNotFound, InvalidSetting, or ContainerNotRunning if it ended a moment ago.
         """
         bundle = self.exec_bundle(record.id, exec_id)
-        bundle.mkdir(mode=0o700)
+        try:
+            bundle.mkdir(mode=0o700)
+        except FileNotFoundError:
+            raise ContainerNotRunning(record.id) from None
         rootfs = self._snapshots.rootfs(record.id)
         settings = exec_settings(record, config, rootfs=rootfs, console_size=size)
         process_path = bundle / "process.json"
