@@ -80,7 +80,8 @@ def test_a_base_can_be_named_by_its_digest(daemon: Daemon, registry: Registry, c
     for name in (f"{registry.host}/digest@{digest}", f"{base}@{digest}"):
         (context / "Dockerfile").write_text(f"FROM {name}\nRUN cat /text\n")
         assert "named" in daemon.lamina_ok("build", "--no-cache", context)
-    assert f"{registry.host}/digest" not in daemon.docker_ok("images", "--format", "{{.Repository}}:{{.Tag}}")
+    shown = daemon.docker_ok("images", "--format", "{{.Repository}}:{{.Tag}}").split()
+    assert [name for name in shown if name.startswith(f"{registry.host}/digest")] == [f"{registry.host}/digest:<none>"]
 
 
 def test_a_base_that_was_pulled_by_its_digest_is_not_asked_for_again(
@@ -93,10 +94,37 @@ def test_a_base_that_was_pulled_by_its_digest_is_not_asked_for_again(
         (context / "Dockerfile").write_text(f"FROM {gone.host}/gone@{digest}\nRUN cat /text\n")
         assert "kept" in own_daemon.lamina_ok("build", context)
         name = f"{gone.host}/gone@{digest}"
+        assert f"{gone.host}/gone:<none>" in own_daemon.docker_ok("images", "--format", "{{.Repository}}:{{.Tag}}")
+        own_daemon.docker_ok("image", "prune", "-f")
         assert own_daemon.docker_ok("inspect", "-f", "{{.RepoDigests}}", name) == f"[{name}]"
     own_daemon.kill()
     own_daemon.start()
     assert "kept" in own_daemon.lamina_ok("build", "--no-cache", context)
+
+
+def test_a_digest_goes_with_the_last_tag_of_its_repository(daemon: Daemon, registry: Registry, context: Path) -> None:
+    base = offer(daemon, registry, context, "digests:one", "gone")
+    (context / "Dockerfile").write_text(f"FROM {base}\n")
+    daemon.lamina_ok("build", context)
+    daemon.docker_ok("tag", base, "elsewhere:1")
+    (name,) = [
+        d for d in json.loads(daemon.docker_ok("inspect", "-f", "{{json .RepoDigests}}", base)) if registry.host in d
+    ]
+    assert daemon.docker_ok("images", "-q", "elsewhere")
+    assert registry.host not in daemon.docker_ok("images", "--format", "{{.Repository}}", "elsewhere")
+    daemon.docker_ok("rmi", base)
+    assert "No such image" in daemon.docker("inspect", "--type=image", name).err
+    daemon.docker_ok("rmi", "elsewhere:1")
+
+
+def test_a_digest_can_be_taken_away_by_itself(daemon: Daemon, registry: Registry, context: Path) -> None:
+    base = offer(daemon, registry, context, "taken:one", "away")
+    (context / "Dockerfile").write_text(f"FROM {base}\n")
+    daemon.lamina_ok("build", context)
+    (name,) = json.loads(daemon.docker_ok("inspect", "-f", "{{json .RepoDigests}}", base))
+    assert daemon.docker_ok("rmi", name) == f"Untagged: {name}"
+    assert daemon.docker_ok("images", "-q", base)
+    daemon.docker_ok("rmi", base)
 
 
 def as_index(registry: Registry, name: str) -> str:

@@ -39,6 +39,7 @@ class Listed:
 
     image: Image
     names: tuple[Reference, ...] = field(default=())
+    digests: tuple[Reference, ...] = field(default=())
 
 
 def select_images(images: ImageStore, query: ImageQuery) -> list[Listed]:
@@ -51,7 +52,10 @@ def select_images(images: ImageStore, query: ImageQuery) -> list[Listed]:
     chosen = []
     for image in images:
         labels, created_ns = image.config.run.labels or {}, image.config.created_ns
-        names = tuple(n for n in images.names(image.image_id) if _matches(n, query.references))
+        names, digests = (
+            tuple(name for name in all_names if _matches(name, query.references))
+            for all_names in (images.names(image.image_id), images.digests(image.image_id))
+        )
         if (
             _is_shown(image, images, query)
             and has_labels(labels, query.labels)
@@ -59,9 +63,9 @@ def select_images(images: ImageStore, query: ImageQuery) -> list[Listed]:
             and (before_ns is None or created_ns < before_ns)
             and (since_ns is None or created_ns > since_ns)
             and (query.until_ns is None or created_ns <= query.until_ns)
-            and (names or not query.references)
+            and (names or digests or not query.references)
         ):
-            chosen.append(Listed(image, names))
+            chosen.append(Listed(image, names, digests))
     return sorted(chosen, key=lambda item: (item.image.config.created_ns, item.image.added_ns), reverse=True)
 
 
@@ -76,7 +80,7 @@ def has_labels(labels: dict[str, str], wanted: Sequence[str]) -> bool:
 
 def _is_shown(image: Image, images: ImageStore, query: ImageQuery) -> bool:
     """An untagged image that others were built from is intermediate, any other untagged one dangling."""
-    if images.names(image.image_id):
+    if images.names(image.image_id) or images.digests(image.image_id):
         return query.dangling is not True
     intermediate = bool(images.children(image.image_id))
     if query.dangling is not None:

@@ -91,6 +91,10 @@ class ImageRemoval:
         """
         image_id, reference = self._images.find_named(name)
         removed = Removed()
+        if reference is not None and reference.digest is not None and self._images.names(image_id):
+            digest = reference._replace(tag=None)
+            await self._images.untag([digest])
+            return Removed(_untagged([digest], image_id))
         if reference is not None and reference.digest is None:
             self._refuse_last_name(reference, image_id, force=force)
             await self._images.untag([reference])
@@ -157,7 +161,7 @@ class ImageRemoval:
             return _Conflict("image is being used by a build", forceable=False)
         if force:
             return None
-        if self._images.names(image_id) and not named:
+        if (self._images.names(image_id) or self._images.digests(image_id)) and not named:
             return _Conflict("image is referenced in multiple repositories", forceable=True)
         if users:
             return _Conflict(f"image is being used by stopped container {users[0].container_id[:12]}", forceable=True)

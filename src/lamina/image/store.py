@@ -300,15 +300,25 @@ class ImageStore:
             self._show_tags(tags, image_id, now)
 
     async def untag(self, tags: Iterable[Reference]) -> None:
-        """Remove names; the images stay."""
-        gone = list(tags)
+        """Remove names, tags or digests; the images stay.
+
+        With an image's last tag in a repository go its digests there, as with docker.
+        """
+        names = list(tags)
+        gone = [name for name in names if name.digest is None]
+        digests = [name for name in names if name.digest is not None]
+        for image_id in {self._tags[tag] for tag in gone if tag in self._tags}:
+            left = {tag.repository for tag in self.names(image_id) if tag not in gone}
+            digests += [d for d in self.digests(image_id) if d.repository not in left]
 
         def delete(connection: sqlite3.Connection) -> None:
             connection.executemany("DELETE FROM tag WHERE name = ?", [(str(tag),) for tag in gone])
+            connection.executemany("DELETE FROM pulled WHERE name = ?", [(str(digest),) for digest in digests])
 
         await self._database.write(delete, frees=True)
-        for tag in gone:
-            self._tags.pop(tag, None)
+        for name in (*gone, *digests):
+            self._tags.pop(name, None)
+            self._digests.pop(name, None)
         self._export_index()
 
     async def forget(self, image_id: ImageID) -> None:

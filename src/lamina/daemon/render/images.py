@@ -20,16 +20,22 @@ def size_of(image: Image, engine: Engine) -> int:
 
 
 def summary(
-    image: Image, engine: Engine, *, names: Sequence[Reference] | None = None, shared: bool = False
+    image: Image,
+    engine: Engine,
+    *,
+    names: Sequence[Reference] | None = None,
+    digests: Sequence[Reference] | None = None,
+    shared: bool = False,
 ) -> dict[str, Any]:
-    """An entry of ``GET /images/json``, with *names* alone if some were asked for."""
+    """An entry of ``GET /images/json``, with *names* and *digests* alone if some were asked for."""
     names = engine.images.names(image.image_id) if names is None else names
+    digests = engine.images.digests(image.image_id) if digests is None else digests
     using = sum(1 for record in engine.containers if record.image_id == image.image_id)
     return {
         "Id": image.image_id,
         "ParentId": image.parent or "",
         "RepoTags": [name.familiar for name in names],
-        "RepoDigests": repo_digests(image, names, engine.images.digests(image.image_id)),
+        "RepoDigests": repo_digests(image, names, digests),
         "Created": created_seconds(image),
         "Size": size_of(image, engine),
         "SharedSize": _shared_size(image, engine) if shared else -1,

@@ -79,7 +79,9 @@ class _Images:
         )
         shared = request.flag("shared-size")
         chosen = select_images(self._engine.images, query)
-        return json_response([render.summary(i.image, self._engine, names=i.names, shared=shared) for i in chosen])
+        return json_response(
+            [render.summary(i.image, self._engine, names=i.names, digests=i.digests, shared=shared) for i in chosen]
+        )
 
     async def inspect(self, request: Request) -> Response:
         image = self._engine.images.find(request.path_params["name"])
