@@ -81,31 +81,52 @@ def images(client: Client, argv: list[str]) -> int:
                 raise CommandFailed(f"--{flag.replace('_', '-')} is not yet supported with --tree")
         _print_tree(found)
         return 0
-    shows_digests = options.digests or ".Digest" in (options.format or "")
-    rows = [row for item in found for row in _rows(item, full=options.no_trunc, shows_digests=shows_digests)]
+    needs_digests = options.digests or ".Digest" in (options.format or "")
+    rows = [
+        _row(item, *names, full=options.no_trunc)
+        for item in found
+        for names in _names(item, with_digests=options.digests, needs_digests=needs_digests)
+    ]
     digest = ("Digest",) if options.digests else ()
     columns = ("Repository", "Tag", *digest, "ID", "CreatedSince", "Size")
     print_rows(rows, _IMAGES, columns, form=options.format, quiet=options.quiet)
     return 0
 
 
-def _rows(item: dict[str, Any], *, full: bool, shows_digests: bool) -> Iterator[dict[str, Any]]:
-    digests = dict(text.split("@", 1) for text in item.get("RepoDigests") or [] if shows_digests)
-    for name in item["RepoTags"] or [f"{_NONE}:{_NONE}"]:
+def _names(item: dict[str, Any], *, with_digests: bool, needs_digests: bool) -> Iterator[tuple[str, str, str]]:
+    """(repository, tag, digest) of each of an image's rows, as docker's command line divides them (formatter/image.go)."""
+    digests: dict[str, list[str]] = {}
+    for text in item.get("RepoDigests") or []:
+        repository, _, digest = text.partition("@")
+        digests.setdefault(repository, []).append(digest)
+    if not item["RepoTags"] and not digests:
+        yield _NONE, _NONE, _NONE
+    tagged = set()
+    for name in item["RepoTags"]:
         repository, _, tag = name.rpartition(":")
-        yield {
-            "ID": item["Id"] if full else short_id(item["Id"]),
-            "Repository": repository,
-            "Tag": tag,
-            "Digest": digests.get(repository, _NONE),
-            "CreatedSince": human_ago(item["Created"]),
-            "CreatedAt": go_time(item["Created"]),
-            "Size": human_size(item["Size"]),
-            "VirtualSize": human_size(item["Size"], digits=4),
-            "SharedSize": "N/A",
-            "UniqueSize": "N/A",
-            "Containers": "N/A",
-        }
+        tagged.add(repository)
+        for digest in digests.get(repository, [_NONE]) if needs_digests else [_NONE]:
+            yield repository, tag, digest
+    for repository, own in digests.items():
+        if repository not in tagged:
+            for digest in own if with_digests else [""]:
+                yield repository, _NONE, digest
+
+
+def _row(item: dict[str, Any], repository: str, tag: str, digest: str, *, full: bool) -> dict[str, Any]:
+    return {
+        "ID": item["Id"] if full else short_id(item["Id"]),
+        "Repository": repository,
+        "Tag": tag,
+        "Digest": digest,
+        "CreatedSince": human_ago(item["Created"]),
+        "CreatedAt": go_time(item["Created"]),
+        "Size": human_size(item["Size"]),
+        "VirtualSize": human_size(item["Size"], digits=4),
+        "SharedSize": "N/A",
+        "UniqueSize": "N/A",
+        "Containers": "N/A",
+    }
 
 
 def _print_tree(found: list[dict[str, Any]]) -> None:
