@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from lamina.linux.files import write_atomically
+from lamina.linux.tasks import to_the_end
 from lamina.network import firewall
 from lamina.network.claims import Claims, NameTaken, check_interface_name
 from lamina.network.errors import (
@@ -147,7 +148,7 @@ class NetworkService:
 
     async def release(self, endpoint: Endpoint) -> None:
         """Remove an endpoint and free its address; gone already is no error. It is done to its end when cancelled too."""
-        await asyncio.shield(asyncio.ensure_future(self._remove(endpoint)))
+        await to_the_end(self._remove(endpoint))
 
     async def close(self, *, remove: bool) -> None:
         """Let go; with *remove* the bridge and its rules vanish too, which is for when no container uses them."""

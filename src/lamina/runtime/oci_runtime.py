@@ -9,7 +9,9 @@ import re
 import shutil
 import stat
 import subprocess
+import time
 from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
 from pathlib import Path
 
 from lamina.errors import ContainerStartError
@@ -23,6 +25,8 @@ from lamina.runtime.start_errors import exec_error, last_message, start_error
 _RECURSIVE_SINCE = {"runc": (1, 1), "crun": (1, 4)}
 _FIFO_TIMEOUT_S = 2.0
 _GROUP_TIMEOUT_S = 0.2
+_END_TIMEOUT_S = 10.0
+_END_POLL_S = 0.05
 
 _log = logging.getLogger(__name__)
 
@@ -130,9 +134,7 @@ class OciRuntime:
                 tasks.create_task(_carry(process.stderr.fileno(), 2, on_output))
             code = await processes.wait(process)
         except BaseException:
-            process.kill()
-            await to_the_end(self.delete(bundle, container_id, group))
-            await to_the_end(processes.wait(process))
+            await to_the_end(self._end(process, bundle, container_id, group))
             raise
         finally:
             process.stdout.close()
@@ -142,6 +144,21 @@ class OciRuntime:
             await self.delete(bundle, container_id, group)
             raise start_error(message, command)
         return code if code >= 0 else 128 - code
+
+    async def _end(self, process: subprocess.Popen[bytes], bundle: Path, container_id: str, group: str) -> None:
+        """Remove a container, and wait for the runtime that is running it, or about to.
+
+        Killing the runtime first would not do: the child that it makes the container of belongs to no group at its beginning, would
+        go on alone, and make its mount points in a root that is being taken away. So the runtime gets as far as it can be told.
+        """
+        deadline = time.monotonic() + _END_TIMEOUT_S
+        while process.poll() is None:
+            await self.delete(bundle, container_id, group)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(processes.wait(process), _END_POLL_S)
+            if time.monotonic() > deadline:
+                process.kill()
+        await self.delete(bundle, container_id, group)
 
     def failure(self, bundle: Path, stderr: str, command: str) -> ContainerStartError:
         """The error that a failed call of the runtime left behind."""

@@ -21,6 +21,7 @@ from lamina.build.remote.sources import GitRepository, is_commit_id, redacted
 from lamina.errors import InvalidArgument, NotFound, Unavailable
 from lamina.linux import paths
 from lamina.linux.files import temporary_name
+from lamina.linux.tasks import to_the_end
 
 
 class GitTimeout(Unavailable):
@@ -123,7 +124,7 @@ async def check_out(
             found.rename(directory)
         return CheckedOut(directory, commit)
     finally:
-        await asyncio.shield(asyncio.to_thread(shutil.rmtree, work, ignore_errors=True))
+        await to_the_end(asyncio.to_thread(shutil.rmtree, work, ignore_errors=True))
 
 
 class _Tree:

@@ -8,6 +8,7 @@ import secrets
 import shutil
 from codecs import getincrementaldecoder
 from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from lamina.build.run.stubs import Stubs
 from lamina.layer.diff import write_diff
 from lamina.layer.ingest import IngestedLayer
 from lamina.layer.scan import Limits
+from lamina.linux.tasks import to_the_end
 from lamina.linux.worker import run_in_worker
 from lamina.network import Endpoint, NetworkService, names
 from lamina.oci.digest import DiffID
@@ -142,7 +144,7 @@ class StepRunner:
             await self._snapshots.unmount(step_id)
             return RunOutcome(code, await self._difference(step_id, stubs, tar_path, tree_path, clamp_ns))
         finally:
-            await asyncio.shield(self._clean_up(step_id, bundle, endpoint))
+            await to_the_end(self._clean_up(step_id, bundle, endpoint))
 
     async def _difference(
         self, step_id: str, stubs: Stubs, tar_path: Path, tree_path: Path, clamp_ns: int | None
@@ -159,10 +161,11 @@ class StepRunner:
         )
 
     async def _clean_up(self, step_id: str, bundle: Path, endpoint: Endpoint | None) -> None:
-        await self._snapshots.remove(step_id)
-        if endpoint is not None:
-            await self._networks.release(endpoint)
-        await asyncio.to_thread(shutil.rmtree, bundle, ignore_errors=True)
+        async with AsyncExitStack() as all_of_it:
+            all_of_it.push_async_callback(asyncio.to_thread, shutil.rmtree, bundle, ignore_errors=True)
+            if endpoint is not None:
+                all_of_it.push_async_callback(self._networks.release, endpoint)
+            await self._snapshots.remove(step_id)
 
     def _group(self, parent: str, step_id: str) -> str:
         return f"{self._parent(parent)}/{step_id}"
