@@ -104,6 +104,8 @@ def _host_config(options: Options, binds: list[str], bindings: Bindings, host: s
     fields["Tmpfs"] = {text.partition(":")[0]: text.partition(":")[2] for text in options.tmpfs}
     fields["Sysctls"] = pairs(options.sysctl)
     fields["Annotations"] = pairs(options.annotation)
+    if options.health_on_failure:
+        fields["Annotations"]["lamina.health-on-failure"] = options.health_on_failure
     fields["StorageOpt"] = _storage_options(options.storage_opt)
     fields["DeviceRequests"] = options.gpus
     if options.network:

@@ -42,6 +42,7 @@ _VALUES = (
     _Option("--entrypoint", "Overwrite the default ENTRYPOINT of the image"),
     _Option("--health-cmd", "Command to run to check health"),
     _Option("--health-interval", "Time between checks (ms|s|m|h)", None, values.nanoseconds, "duration", 0),
+    _Option("--health-on-failure", "What happens to an unhealthy container: none, kill, restart, stop"),
     _Option("--health-retries", "Failures in a row that make the container unhealthy", None, whole, "int", 0),
     _Option("--health-start-interval", "Time between checks at the start", None, values.nanoseconds, "duration", 0),
     _Option(

@@ -39,7 +39,7 @@ from lamina.errors import InvalidArgument
 from lamina.image.store import Image, ImageStore
 from lamina.linux.cgroups import Hierarchies
 from lamina.linux.tasks import to_the_end
-from lamina.oci.config import RunConfig
+from lamina.oci.config import Healthcheck, RunConfig
 from lamina.runtime import defaults
 from lamina.snapshot import Snapshots
 from lamina.volume import Hold, VolumeInUse, VolumeNotFound, VolumeStore
@@ -201,10 +201,18 @@ def complete_config(
         exposed_ports=_union(image.exposed_ports, config.exposed_ports),
         volumes=_union(image.volumes, config.volumes),
         stop_signal=config.stop_signal or image.stop_signal,
-        healthcheck=config.healthcheck or image.healthcheck,
+        healthcheck=_merged_check(config.healthcheck, image.healthcheck),
         shell=config.shell or image.shell,
         on_build=config.on_build or image.on_build,
     )
+
+
+def _merged_check(wanted: Healthcheck | None, image: Healthcheck | None) -> Healthcheck | None:
+    """The request's check, with the image's fields where it has none: to change the interval one need not repeat the command."""
+    if wanted is None or image is None:
+        return wanted or image
+    fields = {name: getattr(wanted, name) or getattr(image, name) for name in Healthcheck.__struct_fields__}
+    return Healthcheck(**fields)
 
 
 def complete_host_config(host: HostConfig, hierarchies: Hierarchies) -> HostConfig:

@@ -71,9 +71,10 @@ class NotShareable(Conflict):
 class ContainerRunning(Conflict):
     """A running container cannot be removed without force."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, status: str = "running") -> None:
+        first = "unpause and then stop" if status == "paused" else "stop"
         super().__init__(
-            f'cannot remove container "/{name}": container is running: stop the container before removing or force remove'
+            f'cannot remove container "/{name}": container is {status}: {first} the container before removing or force remove'
         )
         self.name = name
 
@@ -122,6 +123,14 @@ class ContainerIsPaused(Conflict):
 
     def __init__(self, container_id: str) -> None:
         super().__init__(f"container {container_id} is paused, unpause the container before exec")
+        self.container_id = container_id
+
+
+class ContainerIsRestarting(Conflict):
+    """Nothing can be done to the process of a container that is between two of them."""
+
+    def __init__(self, container_id: str) -> None:
+        super().__init__(f"Container {container_id} is restarting, wait until the container is running")
         self.container_id = container_id
 
 

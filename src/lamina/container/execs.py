@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from lamina.container.config import ExecConfig
 from lamina.container.errors import (
     ContainerIsPaused,
+    ContainerIsRestarting,
     ContainerNotFound,
     ContainerNotRunning,
     ExecAlreadyRuns,
@@ -81,7 +82,7 @@ class Execs:
         self._forget_old()
         session = ExecSession(secrets.token_hex(32), record.id, config)
         self._sessions[session.id] = session
-        self._tell("exec_create", record, {"cmd": session.command, "execID": session.id})
+        self._tell(f"exec_create: {session.command}", record, {"execID": session.id})
         return session
 
     def get(self, exec_id: str) -> ExecSession:
@@ -110,7 +111,7 @@ class Execs:
         """
         record = self.check_startable(session)
         session.started = True
-        self._tell("exec_start", record, {"cmd": session.command, "execID": session.id})
+        self._tell(f"exec_start: {session.command}", record, {"execID": session.id})
         try:
             session.pid = await self._processes.execute(
                 record, session.id, session.config, console_size, session.console
@@ -163,6 +164,8 @@ class Execs:
 
 
 def _check_running(record: Record) -> None:
+    if record.state.status == "restarting":
+        raise ContainerIsRestarting(record.id)
     if not record.state.has_process:
         raise ContainerNotRunning(record.id)
     if record.state.status == "paused":

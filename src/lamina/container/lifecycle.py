@@ -6,6 +6,7 @@ that has ended is cleaned up after they were told, still under the lock, so that
 States and what leads from one to the next::
 
     created ──start──→ running ──exit──→ exited ──start──→ running …
+       │                  └───exit──→ restarting ──after a while──→ running …
        └──────────────── remove ───────────┴──→ (no record)
 """
 
@@ -15,23 +16,28 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 
 import msgspec
 
+from lamina.container.announcements import Listener
 from lamina.container.errors import (
     AlreadyStarted,
     AlreadyStopped,
     ContainerBeingRemoved,
     ContainerDoesNotEnd,
+    ContainerIsRestarting,
     ContainerNotFound,
     ContainerNotRunning,
     ContainerRunning,
     PauseConflict,
 )
+from lamina.container.health import checks_health
 from lamina.container.processes import ContainerProcesses, Started
 from lamina.container.record import NEVER, Record, Status
+from lamina.container.restarts import Restarts, wants_restart, wants_revival
+from lamina.container.settings import donors_in
 from lamina.container.store import ContainerStore
 from lamina.container.streams import Console, Subscription
 from lamina.container.times import parse_rfc3339, rfc3339
@@ -48,9 +54,6 @@ _DEFAULT_STOP_TIMEOUT_S = 10
 _KILL_PATIENCE_S = 10
 _START_FAILED = 128
 
-Emit = Callable[[str, Record, Mapping[str, str]], None]
-"""(what happened, to which container, with what attributes): tells the world, which is above this package."""
-
 
 class Lifecycle:
     """Starts, stops, watches and removes the containers of one store."""
@@ -61,7 +64,7 @@ class Lifecycle:
         processes: ContainerProcesses,
         snapshots: Snapshots,
         volumes: VolumeStore,
-        emit: Emit,
+        emit: Listener,
     ) -> None:
         self._store = store
         self._processes = processes
@@ -70,6 +73,8 @@ class Lifecycle:
         self._emit = emit
         self._waiters = Waiters()
         self._locks: dict[str, asyncio.Lock] = {}
+        self._restarts = Restarts(self._start_again)
+        self._kept: set[str] = set()
         self._consoles: dict[str, Console] = {}
         self._watchers: dict[str, asyncio.Task[None]] = {}
         self._starts: dict[str, asyncio.Task[None]] = {}
@@ -97,19 +102,45 @@ class Lifecycle:
         """Start a container's process. Raises AlreadyStarted, ContainerStartError's kinds, or what preparing may raise."""
         async with self._lock(container_id):
             record = self._store.get(container_id)
-            if record.state.has_process:
+            if record.state.status == "paused":
+                raise PauseConflict(record.id, "paused: cannot start a paused container, try unpause instead")
+            if record.state.is_running:
                 raise AlreadyStarted(f"container {record.name} is already running")
             if record.state.status == "removing":
                 raise ContainerBeingRemoved(record.name)
-            starting = self._starts[container_id] = asyncio.ensure_future(self._start(record))
-            try:
-                await starting
-            except asyncio.CancelledError:
-                if not _is_cancelled_itself():
-                    raise ContainerBeingRemoved(record.name) from None
-                raise
-            finally:
-                del self._starts[container_id]
+            self._restarts.forget(container_id)
+            await self._start_unless_removed(msgspec.structs.replace(record, restart_count=0))
+
+    async def _start_again(self, container_id: str) -> None:
+        """What a restart policy does, unless the container was stopped, started or removed meanwhile."""
+        with suppress(ContainerNotFound, LaminaError):
+            async with self._lock(container_id):
+                record = self._store.get(container_id)
+                if record.state.status != "restarting":
+                    return
+                if any(self._is_restarting(donor) for donor in donors_in(record.host_config)):
+                    self._restarts.schedule(container_id, 0)
+                else:
+                    await to_the_end(self._start_unless_removed(record))
+
+    def _is_restarting(self, name: str) -> bool:
+        """Whether a container whose namespaces are to be joined is about to come back."""
+        try:
+            return self._store.find(name).state.status == "restarting"
+        except LaminaError:
+            return False
+
+    async def _start_unless_removed(self, record: Record) -> None:
+        """With the lock held. Removing by force does not wait for a start, but ends it. Raises as ``start`` does."""
+        starting = self._starts[record.id] = asyncio.ensure_future(self._start(record))
+        try:
+            await starting
+        except asyncio.CancelledError:
+            if not _is_cancelled_itself():
+                raise ContainerBeingRemoved(record.name) from None
+            raise
+        finally:
+            del self._starts[record.id]
 
     async def _start(self, record: Record) -> None:
         """With the lock held: all of it, or nothing is left but the error in the record."""
@@ -135,16 +166,21 @@ class Lifecycle:
         self.console(record.id).end_subscriptions()
         code = error.exit_code if isinstance(error, ContainerStartError) else _START_FAILED
         text = error.message if isinstance(error, LaminaError) else str(error) or "the start was interrupted"
-        failed = await self._store.settle(record.with_state(exit_code=code, error=text))
+        status: Status = "exited" if record.state.status == "restarting" else record.state.status
+        failed = await self._store.settle(record.with_state(status=status, exit_code=code, error=text))
         if failed.host_config.auto_remove:
             await self._remove_ended(failed)
 
     async def stop(self, container_id: str, timeout_s: int | None = None, signal_name: str | None = None) -> None:
         """Ask the process to end, and kill it if it has not after *timeout_s* (-1: never). Raises AlreadyStopped."""
-        record = self._store.get(container_id)
-        if not record.state.has_process:
-            raise AlreadyStopped(f"container {record.name} is already stopped")
-        number = signal_number(signal_name or record.config.stop_signal or "SIGTERM")
+        number = signal_number(signal_name or _stop_signal(self._store.get(container_id)))
+        try:
+            record = await self._told_to_end(container_id)
+        except ContainerNotRunning:
+            raise AlreadyStopped(f"container {self._store.get(container_id).name} is already stopped") from None
+        if record is None:
+            self._emit("stop", self._store.get(container_id), {})
+            return
         configured = record.config.stop_timeout
         patience = (
             timeout_s if timeout_s is not None else configured if configured is not None else _DEFAULT_STOP_TIMEOUT_S
@@ -161,10 +197,33 @@ class Lifecycle:
             ended.cancel()
         self._emit("stop", record, {})
 
+    async def _told_to_end(self, container_id: str) -> Record | None:
+        """Note that a process is to end and not to come back. None if there was only a restart to come, which is called off.
+
+        Raises ContainerNotRunning.
+        """
+        async with self._lock(container_id):
+            record = self._store.get(container_id)
+            if record.state.status == "restarting":
+                self._restarts.forget(container_id)
+                await self._store.settle(record.with_state(status="exited", stopped_by_user=True))
+                self._waiters.tell_exit(container_id, record.state.exit_code)
+                return None
+            if not record.state.has_process:
+                raise ContainerNotRunning(container_id)
+            if record.state.stopped_by_user:
+                return record
+            return await self._store.put(record.with_state(stopped_by_user=True), lasting=False)
+
     async def kill(self, container_id: str, signal_name: str | None = None) -> None:
         """Send a signal. Raises ContainerNotRunning or InvalidArgument; for SIGKILL, returns when the container has ended."""
-        record = self._store.get(container_id)
+        record: Record | None = self._store.get(container_id)
         number = signal_number(signal_name or "SIGKILL")
+        assert record is not None
+        if number in (signal.SIGKILL, signal_number(_stop_signal(record))):
+            record = await self._told_to_end(container_id)
+        if record is None or record.state.status == "restarting":
+            return
         if not record.state.has_process or not self._processes.signal(record, number):
             raise ContainerNotRunning(record.id)
         self._emit("kill", record, {"signal": str(int(number))})
@@ -173,10 +232,14 @@ class Lifecycle:
             await self._await_end(record)
 
     async def restart(self, container_id: str, timeout_s: int | None = None, signal_name: str | None = None) -> None:
-        """Stop if running, then start."""
-        with suppress(AlreadyStopped):
-            await self.stop(container_id, timeout_s, signal_name)
-        await self.start(container_id)
+        """Stop if running, then start. One that goes with its process (``--rm``) stays."""
+        self._kept.add(container_id)
+        try:
+            with suppress(AlreadyStopped):
+                await self.stop(container_id, timeout_s, signal_name)
+            await self.start(container_id)
+        finally:
+            self._kept.discard(container_id)
         self._emit("restart", self._store.get(container_id), {})
 
     async def pause(self, container_id: str) -> None:
@@ -185,6 +248,8 @@ class Lifecycle:
             record = self._store.get(container_id)
             if record.state.status == "paused":
                 raise PauseConflict(record.id, "already paused")
+            if record.state.status == "restarting":
+                raise ContainerIsRestarting(record.id)
             if not record.state.has_process:
                 raise ContainerNotRunning(record.id)
             await self._freeze(record, frozen=True)
@@ -206,7 +271,7 @@ class Lifecycle:
         except OSError as error:
             raise PauseConflict(record.id, f"not {'paused' if frozen else 'unpaused'}: {error}") from None
         try:
-            await self._store.put(record.with_state(status="paused" if frozen else "running"))
+            await self._store.put(_as_frozen(record) if frozen else record.with_state(status="running"))
         except BaseException:
             with suppress(OSError):
                 await to_the_end(self._processes.freeze(record, frozen=not frozen))
@@ -235,7 +300,7 @@ class Lifecycle:
         if condition == "removed":
             return await self._waiters.removed(container_id)
         record = self._store.get(container_id)
-        if condition == "not-running" and not record.state.has_process:
+        if condition == "not-running" and not record.state.is_running:
             return record.state.exit_code
         return await self._waiters.exited(container_id)
 
@@ -249,11 +314,11 @@ class Lifecycle:
                 self._starts[container_id].cancel()
             async with self._lock(container_id):
                 record = self._store.get(container_id)
+                if not force and record.state.is_running:
+                    raise ContainerRunning(record.name, record.state.status)
                 if not record.state.has_process:
                     await self._remove(record, volumes=volumes)
                     return
-            if not force:
-                raise ContainerRunning(record.name)
             await self._end(record)
             if await self._has_removed_itself(container_id):
                 return
@@ -269,6 +334,7 @@ class Lifecycle:
         """With the lock held. The rows go first: what is left then is garbage for a next start."""
         with self._volumes.removing(self._own_volumes(record) if volumes else ()) as removal:
             await self._store.remove(record.id, removal.change)
+        self._restarts.forget(record.id)
         self.console(record.id).end_subscriptions()
         self._consoles.pop(record.id, None)
         await removal.finish()
@@ -309,8 +375,27 @@ class Lifecycle:
         status: Status = "paused" if await self._processes.is_frozen(record) else "running"
         return record if record.state.status == status else await self._store.settle(record.with_state(status=status))
 
+    def carry_on(self) -> None:
+        """Start what is to run whenever a daemon does, now that one does again."""
+        self._in_background(self._revive([record for record in self._store if wants_revival(record)]))
+
+    async def _revive(self, records: Sequence[Record]) -> None:
+        for record in records:
+            with suppress(ContainerNotFound):
+                await self.change(record.id, _as_restarting, lasting=False)
+        for record in records:
+            self._restarts.schedule_now(record.id)
+
+    async def change(self, container_id: str, alter: Callable[[Record], Record], *, lasting: bool = True) -> Record:
+        """Commit what *alter* makes of a container's record, and return it. Raises ContainerNotFound, WriteFailed, or as *alter* does."""
+        async with self._lock(container_id):
+            record = self._store.get(container_id)
+            changed = alter(record)
+            return record if changed is record else await self._store.put(changed, lasting=lasting)
+
     async def close(self) -> None:
         """Stop watching. Containers go on; work that was begun on ended ones is finished."""
+        await self._restarts.close()
         for record in self._store:
             watcher = self._watchers.get(record.id)
             if watcher is not None and record.state.has_process:
@@ -344,18 +429,27 @@ class Lifecycle:
     async def _record_end(self, record: Record, status: ExitStatus) -> None:
         """With the lock held. Whatever fails, those who wait are told, and what the process had is cleaned up."""
         ended = _as_ended(record, status)
+        goes = ended.host_config.auto_remove and record.id not in self._kept
+        comes_back = wants_restart(ended)
+        if comes_back:
+            counted = msgspec.structs.replace(ended, restart_count=ended.restart_count + 1)
+            ended = counted.with_state(status="restarting")
         try:
-            if not ended.host_config.auto_remove:
+            if not goes:
                 await self._store.settle(ended)
             if status.oom_killed:
                 self._emit("oom", record, {})
-            self._emit("die", record, {"exitCode": str(status.code), "execDuration": _seconds_run(ended)})
+            self._emit("die", record, {"exitCode": str(status.code), "execDuration": str(int(_seconds_run(ended)))})
             self._waiters.tell_exit(record.id, status.code)
             self.console(record.id).end_subscriptions()
-            if ended.host_config.auto_remove:
+            if goes:
                 await self._remove_ended(ended)
         finally:
-            await self._processes.clean_up(ended, record.endpoint, has_ended=True)
+            try:
+                await self._processes.clean_up(ended, record.endpoint, has_ended=True)
+            finally:
+                if comes_back:
+                    self._restarts.schedule(record.id, _seconds_run(ended))
 
     async def _remove_ended(self, ended: Record) -> None:
         try:
@@ -366,6 +460,8 @@ class Lifecycle:
 
     async def _end(self, record: Record) -> None:
         """Kill the process and wait until its end is recorded, also when it ended by itself a moment ago."""
+        with suppress(ContainerNotFound, ContainerNotRunning):
+            await self._told_to_end(record.id)
         if self._processes.signal(record, signal.SIGKILL):
             self._emit("kill", record, {"signal": str(int(signal.SIGKILL))})
         await self._let_signals_in(record.id)
@@ -418,6 +514,7 @@ def _as_running(record: Record, started: Started) -> Record:
         started_at=rfc3339(time.time_ns()),
         finished_at=record.state.finished_at,
         stopped_by_user=False,
+        health="starting" if checks_health(record.config) else None,
     )
     return msgspec.structs.replace(running, endpoint=started.endpoint)
 
@@ -432,12 +529,26 @@ def _as_ended(record: Record, status: ExitStatus) -> Record:
         exit_code=status.code,
         oom_killed=status.oom_killed,
         finished_at=rfc3339(max(status.finished_ns or time.time_ns(), began)),
+        health="unhealthy" if record.state.health else None,
     )
     return msgspec.structs.replace(ended, endpoint=None)
 
 
-def _seconds_run(record: Record) -> str:
+def _as_frozen(record: Record) -> Record:
+    """The record of a container whose processes are stopped; nobody knows its health then."""
+    return record.with_state(status="paused", health="unhealthy" if record.state.health else None)
+
+
+def _as_restarting(record: Record) -> Record:
+    """The record of a container that is to be started again; unchanged if somebody started it meanwhile."""
+    return record if record.state.is_running else record.with_state(status="restarting")
+
+
+def _stop_signal(record: Record) -> str:
+    return record.config.stop_signal or "SIGTERM"
+
+
+def _seconds_run(record: Record) -> float:
     if record.state.started_at == NEVER:
-        return "0"
-    run_ns = parse_rfc3339(record.state.finished_at) - parse_rfc3339(record.state.started_at)
-    return str(max(0, run_ns // 1_000_000_000))
+        return 0.0
+    return max(0, parse_rfc3339(record.state.finished_at) - parse_rfc3339(record.state.started_at)) / 1e9

@@ -43,7 +43,7 @@ def select_containers(containers: ContainerStore, images: ImageStore, query: Con
     chosen = [
         record
         for record in containers
-        if (query.include_stopped or implies_all or record.state.has_process) and all(test(record) for test in tests)
+        if (query.include_stopped or implies_all or record.state.is_running) and all(test(record) for test in tests)
     ]
     chosen.sort(key=lambda record: record.created_ns, reverse=True)
     return chosen[: query.limit] if query.limit and query.limit > 0 else chosen
@@ -91,7 +91,7 @@ def _one_matches(name: str, value: str, record: Record) -> bool:
     if name == "network":
         return value in record.networks or (record.endpoint is not None and record.endpoint.network_id == value)
     if name == "health":
-        return value == "none"
+        return value == (record.state.health or "none")
     # isolation is Windows', and no container of lamina is a task
     return name == "isolation" or value in _FALSE
 

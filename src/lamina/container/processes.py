@@ -207,6 +207,31 @@ class ContainerProcesses:
         )
         return await self._monitor.execute(launch, console.connect)
 
+    async def run_to_completion(
+        self, record: Record, exec_id: str, config: ExecConfig, most_bytes: int
+    ) -> tuple[int, bytes]:
+        """Run a further process to its end, and return its exit code and the first bytes that it said. It is killed when cancelled.
+
+        Raises as ``execute`` does.
+        """
+        bundle = self.exec_bundle(record.id, exec_id)
+        try:
+            bundle.mkdir(mode=0o700)
+        except FileNotFoundError:
+            raise ContainerNotRunning(record.id) from None
+        said = bytearray()
+
+        async def hear(stream: int, data: bytes) -> None:
+            said.extend(data[: most_bytes - len(said)])
+
+        try:
+            settings = exec_settings(record, config, rootfs=self._snapshots.rootfs(record.id), console_size=None)
+            (bundle / "process.json").write_bytes(build_process(settings).config)
+            code = await self._runtime.exec_to_completion(bundle, record.id, settings.args[0], hear)
+        finally:
+            shutil.rmtree(bundle, ignore_errors=True)
+        return code, bytes(said)
+
     async def wait_exec(self, container_id: str, exec_id: str) -> ExitStatus:
         """How a further process ended, when it has."""
         return await self._monitor.wait_exit(self.exec_bundle(container_id, exec_id), exec_id)

@@ -12,13 +12,17 @@ import msgspec
 from lamina.container.config import ContainerConfig, EndpointRequest, HostConfig, docker_name
 
 Status = Literal["created", "running", "paused", "restarting", "removing", "exited", "dead"]
+HealthStatus = Literal["starting", "healthy", "unhealthy"]
 
 NEVER = "0001-01-01T00:00:00Z"
 """How docker writes a time that has not come."""
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True):
-    """A container's state. Times are RFC 3339; ``started_ticks`` tells the process from a later one with the same pid."""
+    """A container's state. Times are RFC 3339; ``started_ticks`` tells the process from a later one with the same pid.
+
+    ``stopped_by_user`` says that the process was told to end; ``health`` is what its checks say, None if it has none.
+    """
 
     status: Status = "created"
     pid: int = 0
@@ -29,11 +33,17 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     started_at: str = NEVER
     finished_at: str = NEVER
     stopped_by_user: bool = False
+    health: HealthStatus | None = None
 
     @property
     def has_process(self) -> bool:
         """Whether there is a process, frozen or not."""
         return self.status in ("running", "paused")
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it runs in docker's sense: there is a process, or will be one by the container's restart policy."""
+        return self.has_process or self.status == "restarting"
 
 
 class MountPoint(msgspec.Struct, frozen=True, rename=docker_name, kw_only=True):

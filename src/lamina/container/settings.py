@@ -132,6 +132,12 @@ def donor_in(mode: str) -> str | None:
     return mode.removeprefix("container:") if mode.startswith("container:") else None
 
 
+def donors_in(host: HostConfig) -> list[str]:
+    """All containers whose namespaces a container joins."""
+    modes = (host.network_mode, host.ipc_mode, host.pid_mode)
+    return [donor for donor in map(donor_in, modes) if donor is not None]
+
+
 def namespace_of(donor: Record, kind: str) -> str:
     """The path of a running container's namespace."""
     return f"/proc/{donor.state.pid}/ns/{kind}"

@@ -11,6 +11,7 @@ from typing import Any
 
 from lamina.container.config import ContainerConfig, EndpointRequest, HostConfig, NetworkingConfig
 from lamina.container.errors import ContainerNotFound, UnsupportedOption
+from lamina.container.health import on_failure
 from lamina.container.settings import donor_in, resources
 from lamina.container.store import ContainerStore
 from lamina.errors import InvalidArgument
@@ -78,6 +79,7 @@ def check_host(config: ContainerConfig, host: HostConfig, *, runtimes: Collectio
     _check_modes(host)
     _check_limits(host)
     _check_restart(host)
+    on_failure(host)
     check_ulimits(Ulimit(u.name, u.soft, u.hard) for u in host.ulimits or [])
     for text in host.extra_hosts or []:
         check_extra_host(text)
@@ -115,7 +117,13 @@ def check_namespaces(host: HostConfig, containers: ContainerStore) -> None:
 
 
 def _check_health(check: Healthcheck) -> None:
-    for name, value in (("Interval", check.interval), ("Timeout", check.timeout), ("StartPeriod", check.start_period)):
+    times = {
+        "Interval": check.interval,
+        "Timeout": check.timeout,
+        "StartPeriod": check.start_period,
+        "StartInterval": check.start_interval,
+    }
+    for name, value in times.items():
         if value and value < _MILLISECOND_NS:
             raise InvalidArgument(f"{name} in Healthcheck cannot be less than 1ms")
     if check.retries < 0:
@@ -185,7 +193,6 @@ def _check_endpoint(endpoint: EndpointRequest) -> None:
 def _refuse_unsupported(config: ContainerConfig, host: HostConfig) -> None:
     _refuse(
         {
-            "restart policy": host.restart_policy.name not in ("", "no"),
             "--publish": host.port_bindings,
             "--publish-all": host.publish_all_ports and config.exposed_ports,
             "--volumes-from": host.volumes_from,

@@ -30,5 +30,3 @@ def warnings(config: ContainerConfig, host: HostConfig, hierarchies: Hierarchies
         yield _OOM
     if host.blkio_weight and not has_block_weights(hierarchies):
         yield _WEIGHT
-    if config.healthcheck and config.healthcheck.test and config.healthcheck.test[0] not in ("", "NONE"):
-        yield "health checks are not run yet"

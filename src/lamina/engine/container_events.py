@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-from lamina.container.lifecycle import Emit
+from lamina.container.announcements import Listener
 from lamina.container.record import Record
 from lamina.engine.events import Event, EventLog
 
 _DRIVERS = {"none": "null"}
 
 
-def container_emitter(events: EventLog, gone: Callable[[Record], None]) -> Emit:
+def container_emitter(events: EventLog, gone: Callable[[Record], None]) -> Listener:
     """What ``Lifecycle`` tells the world with; *gone* hears of every container that is no more."""
 
     def emit(action: str, record: Record, attributes: Mapping[str, str]) -> None:

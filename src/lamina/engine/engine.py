@@ -15,8 +15,10 @@ from lamina.build.run.cache_mounts import CacheMounts
 from lamina.build.run.mounting import MountRoom
 from lamina.build.run.running import StepRunner
 from lamina.container import store as container_store
+from lamina.container.announcements import Announcements
 from lamina.container.creation import Creation
 from lamina.container.execs import Execs
+from lamina.container.health import HealthChecks
 from lamina.container.lifecycle import Lifecycle
 from lamina.container.processes import ContainerProcesses, live_endpoints
 from lamina.container.store import ContainerStore
@@ -99,6 +101,7 @@ class Engine:
     creation: Creation
     lifecycle: Lifecycle
     execs: Execs
+    health: HealthChecks
     builder: Builder
     events: EventLog
     lock_fds: tuple[int, ...]
@@ -107,6 +110,7 @@ class Engine:
         """Let go of everything. Running containers go on; without any, what was made on the host goes away."""
         await self.builder.close()
         await self.execs.close()
+        await self.health.close()
         await self.lifecycle.close()
         running = any(record.state.has_process for record in self.containers)
         await self.networks.close(remove=not running)
@@ -174,9 +178,14 @@ async def open_engine(options: EngineOptions) -> Engine:
         lambda image_id: _users(containers, image_id),
         lambda: _stacks(containers),
     )
-    emit = container_emitter(events, lambda record: removal.container_gone(ImageID(Digest(record.image_id))))
-    lifecycle = Lifecycle(containers, processes, snapshots, volumes, emit)
+    announcements = Announcements()
+    announcements.subscribe(
+        container_emitter(events, lambda record: removal.container_gone(ImageID(Digest(record.image_id))))
+    )
+    lifecycle = Lifecycle(containers, processes, snapshots, volumes, announcements)
     execs = Execs(containers, processes, lifecycle.tell)
+    health = HealthChecks(containers, lifecycle, processes.run_to_completion)
+    announcements.subscribe(health.heard)
     await lifecycle.adopt()
     await processes.sweep(ids)
     processes.open(ids)
@@ -191,6 +200,8 @@ async def open_engine(options: EngineOptions) -> Engine:
     builder = Builder(root / "build", images, intake, runner, cache, cache_mounts, removal)
     await builder.open()
     await removal.collect_garbage()
+    health.open()
+    lifecycle.carry_on()
     return Engine(
         options=options,
         tools=tools,
@@ -211,6 +222,7 @@ async def open_engine(options: EngineOptions) -> Engine:
         creation=creation,
         lifecycle=lifecycle,
         execs=execs,
+        health=health,
         builder=builder,
         events=events,
         lock_fds=lock_fds,
@@ -252,7 +264,7 @@ def _tell_of_volume(events: EventLog, action: str, name: str) -> None:
 
 
 def _users(containers: ContainerStore, image_id: ImageID) -> Iterable[ImageUser]:
-    return [ImageUser(r.id, r.state.has_process) for r in containers if r.image_id == image_id]
+    return [ImageUser(r.id, r.state.is_running) for r in containers if r.image_id == image_id]
 
 
 def _stacks(containers: ContainerStore) -> Iterable[Sequence[DiffID]]:

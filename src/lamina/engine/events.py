@@ -90,9 +90,10 @@ class EventLog:
     async def follow(
         self, wanted: Callable[[Event], bool], *, since_ns: int | None = None, until_ns: int | None = None
     ) -> AsyncIterator[Event]:
-        """Past events from *since_ns* on, then new ones as they happen, until *until_ns*."""
+        """Past events from *since_ns* on, then new ones as they happen, until *until_ns*. With neither there are no past ones."""
         queue: asyncio.Queue[Event] = asyncio.Queue(_QUEUE_ITEMS)
-        past = [e for e in self._recent if since_ns is not None and e.time_ns >= since_ns]
+        wants_past = since_ns is not None or until_ns is not None
+        past = [e for e in self._recent if wants_past and e.time_ns >= (since_ns or 0)]
         self._listeners.add(queue)
         try:
             for event in past:

@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import shutil
+import signal
 import stat
 import subprocess
 import time
@@ -27,6 +28,7 @@ _FIFO_TIMEOUT_S = 2.0
 _GROUP_TIMEOUT_S = 0.2
 _END_TIMEOUT_S = 10.0
 _END_POLL_S = 0.05
+_DRAIN_TIMEOUT_S = 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -145,6 +147,42 @@ class OciRuntime:
             raise start_error(message, command)
         return code if code >= 0 else 128 - code
 
+    async def exec_to_completion(self, bundle: Path, container_id: str, command: str, on_output: OnOutput) -> int:
+        """Run a further process, ``process.json`` of *bundle*, in a running container as a child of this process; return its exit code.
+
+        For what is to end with the daemon. When the caller is cancelled the process is killed; what it has started is not.
+        Raises ContainerStartError's kinds.
+        """
+        pid_file = bundle / "pid"
+        argv = [self.tool.path, *self.arguments(bundle), "exec", "--pid-file", str(pid_file)]
+        argv += ["--process", str(bundle / "process.json"), container_id]
+        process = await processes.spawn(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert process.stdout is not None
+        assert process.stderr is not None
+        # what the process started in the background may hold the pipes for longer than it lives, which nobody waits for
+        carrying = [
+            asyncio.ensure_future(_carry(pipe.fileno(), stream, on_output))
+            for stream, pipe in ((1, process.stdout), (2, process.stderr))
+        ]
+        try:
+            code = await processes.wait(process)
+            await asyncio.wait(carrying, timeout=_DRAIN_TIMEOUT_S)
+        except BaseException:
+            _kill_from(pid_file)
+            process.kill()
+            await to_the_end(processes.wait(process))
+            raise
+        finally:
+            for task in carrying:
+                task.cancel()
+            await asyncio.gather(*carrying, return_exceptions=True)
+            process.stdout.close()
+            process.stderr.close()
+        message = _logged_error(bundle) if code != 0 else None
+        if message is not None:
+            raise exec_error(message, command)
+        return code if code >= 0 else 128 - code
+
     async def _end(self, process: subprocess.Popen[bytes], bundle: Path, container_id: str, group: str) -> None:
         """Remove a container, and wait for the runtime that is running it, or about to.
 
@@ -197,6 +235,17 @@ def _logged_error(bundle: Path) -> str | None:
         return last_message((bundle / "runtime.log").read_text(encoding="utf-8", errors="replace"))
     except FileNotFoundError:
         return None
+
+
+def _kill_from(pid_file: Path) -> None:
+    """Kill the process whose pid the runtime wrote into a file; one that is gone, or was never started, is no error."""
+    try:
+        pidfd = processes.open_process(int(pid_file.read_text()))
+    except (OSError, ValueError):
+        return
+    if pidfd is not None:
+        processes.send_signal(pidfd, signal.SIGKILL)
+        os.close(pidfd)
 
 
 async def _carry(fd: int, stream: int, on_output: OnOutput) -> None:

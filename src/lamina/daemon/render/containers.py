@@ -8,8 +8,9 @@ from typing import Any
 import msgspec
 
 from lamina.container.config import ContainerConfig, HostConfig
+from lamina.container.health import Health, Probe
 from lamina.container.record import NEVER, MountPoint, NetworkEndpoint, Record
-from lamina.container.times import parse_rfc3339
+from lamina.container.times import parse_rfc3339, rfc3339
 from lamina.engine import Engine
 
 _LEFT_OUT = frozenset(
@@ -36,7 +37,7 @@ def inspect(record: Record, engine: Engine, sizes: tuple[int, int] | None = None
         "Created": record.created,
         "Path": record.path,
         "Args": record.args,
-        "State": _state(record),
+        "State": _state(record, engine.health.of(record.id)),
         "Image": record.image_id,
         "ResolvConfPath": str(directory / "resolv.conf") if record.state.started_at != NEVER else "",
         "HostnamePath": str(directory / "hostname") if record.state.started_at != NEVER else "",
@@ -97,7 +98,12 @@ def status_text(record: Record, now_ns: int | None = None) -> str:
         return "Created"
     if state.has_process:
         up = f"Up {elapsed((now - parse_rfc3339(state.started_at)) / 1e9)}"
-        return f"{up} (Paused)" if state.status == "paused" else up
+        if state.status == "paused":
+            return f"{up} (Paused)"
+        shown = {None: "", "starting": " (health: starting)"}.get(state.health, f" ({state.health})")
+        return f"{up}{shown}"
+    if state.status == "restarting":
+        return f"Restarting ({state.exit_code}) {elapsed((now - parse_rfc3339(state.finished_at)) / 1e9)} ago"
     if state.finished_at == NEVER:
         return state.status.capitalize()
     return f"Exited ({state.exit_code}) {elapsed((now - parse_rfc3339(state.finished_at)) / 1e9)} ago"
@@ -186,11 +192,11 @@ def _without_empty(config: ContainerConfig | HostConfig) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None or name not in _LEFT_OUT}
 
 
-def _state(record: Record) -> dict[str, Any]:
+def _state(record: Record, health: Health) -> dict[str, Any]:
     state = record.state
-    return {
+    shown: dict[str, Any] = {
         "Status": state.status,
-        "Running": state.has_process,
+        "Running": state.is_running,
         "Paused": state.status == "paused",
         "Restarting": state.status == "restarting",
         "OOMKilled": state.oom_killed,
@@ -200,6 +206,22 @@ def _state(record: Record) -> dict[str, Any]:
         "Error": state.error,
         "StartedAt": state.started_at,
         "FinishedAt": state.finished_at,
+    }
+    if state.health is not None:
+        shown["Health"] = {
+            "Status": state.health,
+            "FailingStreak": health.failing_streak,
+            "Log": [_probe(probe) for probe in health.probes],
+        }
+    return shown
+
+
+def _probe(probe: Probe) -> dict[str, Any]:
+    return {
+        "Start": rfc3339(probe.start_ns),
+        "End": rfc3339(probe.end_ns),
+        "ExitCode": probe.exit_code,
+        "Output": probe.output,
     }
 
 

@@ -185,7 +185,7 @@ class _Containers:
         query = ContainerQuery(include_stopped=True, filters={n: filters.values_of(n) for n in filters if n != "until"})
         deleted, freed = [], 0
         for record in select_containers(self._engine.containers, self._engine.images, query):
-            if record.state.has_process or (until_ns is not None and record.created_ns >= until_ns):
+            if record.state.is_running or (until_ns is not None and record.created_ns >= until_ns):
                 continue
             size = (await self._sizes(record))[0]
             with suppress(Conflict, NotFound):  # started, or removed by somebody else, meanwhile

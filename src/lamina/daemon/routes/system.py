@@ -22,6 +22,8 @@ from lamina.runtime.probe import Tool
 _EVENT_FILTERS = ("config", "container", "daemon", "event", "image", "label", "network", "node", "plugin", "scope",
                   "secret", "service", "type", "volume")  # fmt: skip
 
+_NAMED_KINDS = ("config", "container", "daemon", "network", "node", "plugin", "secret", "service", "volume")
+
 
 def routes(engine: Engine) -> list[Route]:
     """The endpoints of this module."""
@@ -212,20 +214,23 @@ async def _render_events(stream: AsyncIterator[Event]) -> AsyncIterator[bytes]:
 
 
 def _event_matches(event: Event, filters: Filters) -> bool:
+    """docker's rules (moby, daemon/events/filter.go): a container's events are those of its image, too."""
     name = event.attributes.get("name", "")
-    if not filters.allows("type", event.kind) or not filters.allows("event", event.action):
-        return False
-    for kind in ("container", "image", "network", "volume"):
-        values = filters.values_of(kind)
-        if values and not (
-            event.kind == kind
-            and any(event.actor_id.startswith(v) or v in (name, event.attributes.get("image")) for v in values)
-        ):
-            return False
-    return all(
-        key in event.attributes and (not equals or event.attributes[key] == value)
-        for key, equals, value in (text.partition("=") for text in filters.values_of("label"))
+    image = name if event.kind == "image" else event.attributes.get("image", "")
+    action = event.action.partition(":")[0] if filters.values_of("event") else ""
+    return (
+        filters.allows("type", event.kind)
+        and filters.allows("event", event.action, action)
+        and filters.allows("scope", "local")
+        and all(filters.allows_prefix(kind, event.actor_id, name) for kind in _NAMED_KINDS)
+        and filters.allows("image", event.actor_id, image, _without_tag(image))
+        and filters.allows_labels(event.attributes)
     )
+
+
+def _without_tag(image: str) -> str:
+    repository, colon, tag = image.rpartition(":")
+    return repository if colon and "/" not in tag else image
 
 
 def _component(tool: Tool) -> dict[str, Any]:
