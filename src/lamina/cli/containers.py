@@ -181,6 +181,7 @@ def rm(client: Client, argv: list[str]) -> int:
 def logs(client: Client, argv: list[str]) -> int:
     """``lamina logs``."""
     parser = Parser("logs", "[OPTIONS] CONTAINER")
+    parser.flag("--clear", help="Remove what was logged so far")
     parser.flag("--details", help="Show extra details provided to logs")
     parser.flag("-f", "--follow", help="Follow log output")
     parser.value("--since", help='Show logs since a moment ("2013-01-02T13:23:37Z") or for a duration ("42m")')
@@ -190,6 +191,9 @@ def logs(client: Client, argv: list[str]) -> int:
     parser.add_argument("container")
     options = parser.parse(argv)
     record = _record(client, options.container)
+    if options.clear:
+        client.request("DELETE", f"/lamina/containers/{record['Id']}/logs").read()
+        return 0
     query = {
         "stdout": True,
         "stderr": True,

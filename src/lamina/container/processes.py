@@ -244,6 +244,10 @@ class ContainerProcesses:
         """Set the terminal's size. Raises OSError if there is none."""
         self._monitor.resize(self.bundle(container_id), height, width)
 
+    def reopen_log(self, container_id: str) -> None:
+        """Have what is said from now on written to a new file. Raises OSError if no process runs."""
+        self._monitor.reopen_log(self.bundle(container_id))
+
     @staticmethod
     def signal(record: Record, number: int) -> bool:
         """Send a signal to the container's first process; False if it has ended."""

@@ -12,6 +12,7 @@ from typing import Any
 from lamina.container.config import ContainerConfig, EndpointRequest, HostConfig, NetworkingConfig
 from lamina.container.errors import ContainerNotFound, UnsupportedOption
 from lamina.container.health import on_failure
+from lamina.container.log_options import check_log_config
 from lamina.container.settings import donor_in, resources
 from lamina.container.store import ContainerStore
 from lamina.errors import InvalidArgument
@@ -80,6 +81,7 @@ def check_host(config: ContainerConfig, host: HostConfig, *, runtimes: Collectio
     _check_limits(host)
     _check_restart(host)
     on_failure(host)
+    check_log_config(host.log_config)
     check_ulimits(Ulimit(u.name, u.soft, u.hard) for u in host.ulimits or [])
     for text in host.extra_hosts or []:
         check_extra_host(text)
@@ -201,8 +203,6 @@ def _refuse_unsupported(config: ContainerConfig, host: HostConfig) -> None:
             "--storage-opt": host.storage_opt,
             "--userns": host.userns_mode not in ("", "host"),
             "--volume-driver": host.volume_driver not in ("", "local"),
-            f"log driver {host.log_config.type!r}": host.log_config.type not in ("json-file", "local", "none"),
-            "log options other than env and labels": set(host.log_config.config or {}) - {"env", "labels"},
             "--isolation": host.isolation not in ("", "default"),
             "--cpu-count and --cpu-percent": host.cpu_count or host.cpu_percent,
             "--io-maxbandwidth and --io-maxiops": host.io_maximum_bandwidth or host.io_maximum_iops,

@@ -20,6 +20,7 @@ from lamina.container.creation import Creation
 from lamina.container.execs import Execs
 from lamina.container.health import HealthChecks
 from lamina.container.lifecycle import Lifecycle
+from lamina.container.log_rotation import LogRotation
 from lamina.container.processes import ContainerProcesses, live_endpoints
 from lamina.container.store import ContainerStore
 from lamina.content import ContentStore
@@ -102,6 +103,7 @@ class Engine:
     lifecycle: Lifecycle
     execs: Execs
     health: HealthChecks
+    logs: LogRotation
     builder: Builder
     events: EventLog
     lock_fds: tuple[int, ...]
@@ -112,6 +114,7 @@ class Engine:
         await self.execs.close()
         await self.health.close()
         await self.lifecycle.close()
+        await self.logs.close()
         running = any(record.state.has_process for record in self.containers)
         await self.networks.close(remove=not running)
         for group in (f"{self.options.cgroup_parent}/{_MONITORS}", self.options.cgroup_parent):
@@ -185,7 +188,9 @@ async def open_engine(options: EngineOptions) -> Engine:
     lifecycle = Lifecycle(containers, processes, snapshots, volumes, announcements)
     execs = Execs(containers, processes, lifecycle.tell)
     health = HealthChecks(containers, lifecycle, processes.run_to_completion)
+    logs = LogRotation(containers, processes.log_path, processes.reopen_log)
     announcements.subscribe(health.heard)
+    announcements.subscribe(logs.heard)
     await lifecycle.adopt()
     await processes.sweep(ids)
     processes.open(ids)
@@ -201,6 +206,7 @@ async def open_engine(options: EngineOptions) -> Engine:
     await builder.open()
     await removal.collect_garbage()
     health.open()
+    logs.open()
     lifecycle.carry_on()
     return Engine(
         options=options,
@@ -223,6 +229,7 @@ async def open_engine(options: EngineOptions) -> Engine:
         lifecycle=lifecycle,
         execs=execs,
         health=health,
+        logs=logs,
         builder=builder,
         events=events,
         lock_fds=lock_fds,

@@ -5,7 +5,7 @@ of its own. Whoever runs the daemon later finds the container again by the files
 
     conmon.pid, pidfile            conmon's and the container's first process
     attach                         a socket: what the process says, and its input
-    ctl                            a FIFO: terminal sizes
+    ctl                            a FIFO: terminal sizes, and the word to open the log again
     exit                           the exit code, written when all output was read
     oom                            there if the kernel killed the container for want of memory
 """
@@ -221,11 +221,20 @@ class Monitor:
     @staticmethod
     def resize(bundle: Path, height: int, width: int) -> None:
         """Tell the container's terminal its size. Raises OSError if it has none or has ended."""
-        fd = os.open(bundle / "ctl", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            os.write(fd, b"1 %d %d\n" % (height, width))
-        finally:
-            os.close(fd)
+        _control(bundle, b"1 %d %d\n" % (height, width))
+
+    @staticmethod
+    def reopen_log(bundle: Path) -> None:
+        """Have conmon open its log again: a file of the log's name is in place when it writes to it. Raises OSError if it has ended."""
+        _control(bundle, b"2 0 0\n")
+
+
+def _control(bundle: Path, message: bytes) -> None:
+    fd = os.open(bundle / "ctl", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        os.write(fd, message)
+    finally:
+        os.close(fd)
 
 
 class ConmonAttachment:

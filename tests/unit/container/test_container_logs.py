@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from lamina.container.detach import DetachKeys, parse_detach_keys
+from lamina.container.log_files import open_log, set_aside, total_bytes, trim
 from lamina.container.log_lines import LogLine
 from lamina.container.logs import LogQuery, read_logs
 from lamina.container.times import InvalidTime, parse_moment, parse_rfc3339, rfc3339
@@ -25,7 +28,8 @@ async def lines_of(path: Path, **query: object) -> list[LogLine]:
     async def no_more() -> bool:
         return False
 
-    return [line async for line in read_logs(path, LogQuery(**query), no_more)]  # type: ignore[arg-type]
+    with closing(open_log(path)) as log:
+        return [line async for line in read_logs(log, LogQuery(**query), no_more)]  # type: ignore[arg-type]
 
 
 async def read(path: Path, **query: object) -> str:
@@ -93,7 +97,8 @@ async def test_who_follows_sees_an_unfinished_line_and_then_its_rest(tmp_path: P
             file.write(f"{STAMP.format(9)} stdout F x\n")
         return next(more)
 
-    lines = [line async for line in read_logs(path, LogQuery(follow=True, tail=10), next_change)]
+    with closing(open_log(path)) as log:
+        lines = [line async for line in read_logs(log, LogQuery(follow=True, tail=10), next_change)]
     assert [(line.text, line.goes_on) for line in lines] == [(b"Name: ", False), (b"x\n", True), (b"x\n", False)]
 
 
@@ -187,5 +192,63 @@ async def test_following_a_log_whose_last_line_is_cut_off_waits_and_ends(tmp_pat
         asked += 1
         return asked < 3
 
-    lines = [line.text async for line in read_logs(path, LogQuery(follow=True), next_change)]
+    with closing(open_log(path)) as log:
+        lines = [line.text async for line in read_logs(log, LogQuery(follow=True), next_change)]
     assert (lines, asked) == ([b"a\n"], 3)
+
+
+async def test_a_log_of_several_files_is_one(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    for part in range(4):
+        path.write_text("".join(f"{STAMP.format(part)} stdout F {part}-{n}\n" for n in range(5000)))
+        if part < 3:
+            set_aside(path)
+    expected = [f"{part}-{n}" for part in range(4) for n in range(5000)]
+    assert (await read(path)).splitlines() == expected
+    assert (await read(path, tail=7000)).splitlines() == expected[-7000:]
+    since = parse_rfc3339("2026-11-23T10:00:02Z")
+    assert (await read(path, since_ns=since)).splitlines() == expected[10_000:]
+
+
+async def test_a_line_may_begin_in_one_file_and_end_in_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    write(path, ("stdout", "F", "a"), ("stdout", "P", "one "))
+    set_aside(path)
+    write(path, ("stderr", "F", "e"), ("stdout", "F", "line"))
+    assert await read(path) == "a\ne\none line\n"
+    assert await read(path, tail=1) == "one line\n"
+
+
+async def test_who_follows_reads_on_in_the_next_file(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    write(path, ("stdout", "F", "before"))
+    rounds = iter(range(3))
+
+    with closing(open_log(path)) as log:
+
+        async def next_change() -> bool:
+            number = next(rounds, None)
+            if number is None:
+                return False
+            set_aside(path)
+            write(path, ("stdout", "F", f"after {number}"))
+            trim(path, 1, 0)
+            assert log.grow(os.open(path, os.O_RDONLY))
+            return True
+
+        lines = [line.text async for line in read_logs(log, LogQuery(follow=True), next_change)]
+    assert lines == [b"before\n", b"after 0\n", b"after 1\n", b"after 2\n"]
+
+
+async def test_what_is_too_much_goes_at_a_line_s_beginning(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    for part in range(4):
+        write(path, *(("stdout", "F", f"{part}-{n}") for n in range(50)))
+        set_aside(path)
+    trim(path, 3, 4000)
+    assert total_bytes(path) <= 8000
+    kept = (await read(path)).splitlines()
+    assert kept[-50:] == [f"3-{n}" for n in range(50)]
+    assert kept == [f"{part}-{n}" for part in range(4) for n in range(50)][-len(kept) :]
+    trim(path, 1, 0)
+    assert await read(path) == ""

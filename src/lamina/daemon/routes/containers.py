@@ -22,7 +22,8 @@ from lamina.container.errors import (
 from lamina.container.export import export_rootfs
 from lamina.container.listing import ContainerQuery, select_containers
 from lamina.container.log_lines import LogLine
-from lamina.container.logs import LogQuery, details_of, read_logs
+from lamina.container.log_options import details_of
+from lamina.container.logs import LogQuery
 from lamina.container.record import Record
 from lamina.container.times import parse_moment
 from lamina.container.waiting import Condition
@@ -63,6 +64,7 @@ def routes(engine: Engine) -> list[Route]:
         Route("POST", "/containers/prune", resource.prune),
         Route("GET", "/containers/{id}/json", resource.inspect),
         Route("GET", "/containers/{id}/logs", resource.logs),
+        Route("DELETE", "/lamina/containers/{id}/logs", resource.clear_logs),
         Route("GET", "/containers/{id}/export", resource.export),
         Route("POST", "/containers/{id}/start", resource.start),
         Route("POST", "/containers/{id}/stop", resource.stop),
@@ -233,18 +235,17 @@ class _Containers:
             encode(lines, prefix), stream_type(request, plain=record.config.tty), is_endless=query.follow
         )
 
+    async def clear_logs(self, request: Request) -> Response:
+        record = self._find(request)
+        if record.host_config.log_config.type == "none":
+            raise LogsNotKept
+        await self._engine.logs.clear(record)
+        return Response(204)
+
     def _log_lines(self, record: Record, query: LogQuery) -> AsyncIterator[LogLine]:
         if record.host_config.log_config.type == "none":
             raise LogsNotKept
-
-        async def next_change() -> bool:
-            current = self._engine.containers
-            if record.id not in current or not current.get(record.id).state.has_process:
-                return False
-            await asyncio.sleep(0.1)
-            return True
-
-        return read_logs(self._engine.processes.log_path(record.id), query, next_change)
+        return self._engine.logs.lines(record, query)
 
     async def attach(self, request: Request) -> Response | None:
         record = self._find(request)
