@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lamina.errors import Conflict, InvalidArgument, LaminaError, NotFound, NotModified, Unsupported
+from lamina.errors import Conflict, Forbidden, InvalidArgument, LaminaError, NotFound, NotModified, Unsupported
 
 
 class ContainerNotFound(NotFound):
@@ -100,6 +100,22 @@ class LogsNotKept(Unsupported):
 
     def __init__(self) -> None:
         super().__init__("configured logging driver does not support reading")
+
+
+class FileNotInContainer(NotFound):
+    """A path leads nowhere in a container."""
+
+    def __init__(self, path: str, container: str) -> None:
+        super().__init__(f"Could not find the file {path} in container {container}")
+        self.path = path
+
+
+class CannotExtract(InvalidArgument):
+    """A tar cannot be unpacked into a container."""
+
+
+class CannotWrite(Forbidden):
+    """A container's root, or a volume in it, is read-only."""
 
 
 class AlreadyStarted(NotModified):

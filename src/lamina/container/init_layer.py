@@ -18,6 +18,12 @@ _DIRECTORIES = ("dev/pts", "dev/shm", "proc", "sys")
 _FILES = ("dev/console", "etc/hostname", "etc/hosts", "etc/resolv.conf")
 _LINKS = {"etc/mtab": "/proc/mounts"}
 _MODE = 0o755
+_INITS = ("sbin/docker-init", "usr/sbin/docker-init", "usr/bin/docker-init")
+
+PATHS = frozenset((*_MARKS, *_FILES, *_INITS))
+"""Files that are in a container's layer without its doing."""
+DIRECTORIES = tuple(sorted({*_DIRECTORIES, *(os.path.dirname(path) for path in PATHS)} - {""}))
+"""Directories that may be there for the places of mounts alone."""
 
 
 def mark(rootfs: Path) -> None:

@@ -16,12 +16,15 @@ from lamina.build.run.mounting import MountRoom
 from lamina.build.run.running import StepRunner
 from lamina.container import store as container_store
 from lamina.container.announcements import Announcements
+from lamina.container.commit import Commits
 from lamina.container.creation import Creation
 from lamina.container.execs import Execs
+from lamina.container.file_copies import FileCopies
 from lamina.container.health import HealthChecks
 from lamina.container.lifecycle import Lifecycle
 from lamina.container.log_rotation import LogRotation
 from lamina.container.processes import ContainerProcesses, live_endpoints
+from lamina.container.root_views import RootViews
 from lamina.container.store import ContainerStore
 from lamina.content import ContentStore
 from lamina.engine.container_events import container_emitter
@@ -104,6 +107,8 @@ class Engine:
     execs: Execs
     health: HealthChecks
     logs: LogRotation
+    copies: FileCopies
+    commits: Commits
     builder: Builder
     events: EventLog
     lock_fds: tuple[int, ...]
@@ -188,6 +193,8 @@ async def open_engine(options: EngineOptions) -> Engine:
     lifecycle = Lifecycle(containers, processes, snapshots, volumes, announcements)
     execs = Execs(containers, processes, lifecycle.tell)
     health = HealthChecks(containers, lifecycle, processes.run_to_completion)
+    views = RootViews(run_root / "view", snapshots)
+    views.open()
     logs = LogRotation(containers, processes.log_path, processes.reopen_log)
     announcements.subscribe(health.heard)
     announcements.subscribe(logs.heard)
@@ -230,6 +237,8 @@ async def open_engine(options: EngineOptions) -> Engine:
         execs=execs,
         health=health,
         logs=logs,
+        copies=FileCopies(views),
+        commits=Commits(images, intake, snapshots, lowers),
         builder=builder,
         events=events,
         lock_fds=lock_fds,

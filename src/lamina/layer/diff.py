@@ -16,8 +16,9 @@ from types import MappingProxyType
 
 from lamina.layer.ingest import IngestedLayer
 from lamina.layer.scan import Limits
-from lamina.layer.tarwriter import TarWriter, reader_of, write_layer
+from lamina.layer.tarwriter import TarStream, TarWriter, reader_of, write_layer
 from lamina.layer.tree import Node
+from lamina.linux.paths import directory
 
 _OVERLAY_XATTR = "trusted.overlay."
 _OPAQUE_XATTR = "trusted.overlay.opaque"
@@ -45,9 +46,26 @@ def write_diff(
     """
 
     def add_all(writer: TarWriter) -> None:
-        _Walk(writer, upper, exclude, untouched).add_all()
+        with directory(upper) as fd:
+            _Walk(writer, fd, b"", exclude, untouched).add_all()
 
     return write_layer(tar_path, tree_path, add_all, clamp_ns=clamp_ns, limits=limits)
+
+
+def add_resource(stream: TarStream, parent_fd: int, name: bytes, shown: bytes) -> None:
+    """Write a file of any kind as *shown*, and all that lies in it if it is a directory; *name* in *parent_fd* is no link that is
+    followed. Blocking. Raises OSError, or SourceChanged."""
+    full = b"/proc/self/fd/%d/%s" % (parent_fd, name)
+    status = os.stat(name, dir_fd=parent_fd, follow_symlinks=False)
+    if not stat.S_ISDIR(status.st_mode):
+        _Walk(stream, parent_fd, b"").add_file(full, shown, status)
+        return
+    fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent_fd)
+    try:
+        stream.add(shown, node_of(full, status))
+        _Walk(stream, fd, shown).add_all()
+    finally:
+        os.close(fd)
 
 
 def attributes_of(status: os.stat_result) -> Attributes:
@@ -77,16 +95,25 @@ class _Walk:
     """
 
     def __init__(
-        self, writer: TarWriter, upper: Path, exclude: frozenset[bytes], untouched: Mapping[bytes, Attributes]
+        self,
+        writer: TarStream,
+        top_fd: int,
+        prefix: bytes,
+        exclude: frozenset[bytes] = frozenset(),
+        untouched: Mapping[bytes, Attributes] = MappingProxyType({}),
     ) -> None:
+        """*prefix* is what all paths begin with."""
         self._writer = writer
+        self._top_fd = top_fd
+        self._prefix = prefix
         self._exclude = exclude
         self._untouched = untouched
-        self._links: dict[int, bytes] = {}
-        self._opened = [self._open(os.fsencode(upper), None, b"")]
+        self._links: dict[tuple[int, int], bytes] = {}
+        self._opened: list[tuple[int, bytes, list[bytes]]] = []
 
     def add_all(self) -> None:
         """Write every entry, depth first, names in byte order."""
+        self._opened.append(self._open(b".", self._top_fd, self._prefix))
         try:
             while self._opened:
                 fd, directory, names = self._opened[-1]
@@ -99,7 +126,7 @@ class _Walk:
             for fd, _, _ in self._opened:
                 os.close(fd)
 
-    def _open(self, name: bytes, parent_fd: int | None, path: bytes) -> tuple[int, bytes, list[bytes]]:
+    def _open(self, name: bytes, parent_fd: int, path: bytes) -> tuple[int, bytes, list[bytes]]:
         """A directory's descriptor, its path, and its names, the first one last."""
         fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent_fd)
         names = map(os.fsencode, os.listdir(fd))
@@ -120,19 +147,21 @@ class _Walk:
             if _is_opaque(full):
                 self._writer.add_opaque(path)
         elif not stat.S_ISSOCK(status.st_mode):
-            self._add_file(full, path, status)
+            self.add_file(full, path, status)
 
-    def _add_file(self, full: bytes, path: bytes, status: os.stat_result) -> None:
+    def add_file(self, full: bytes, path: bytes, status: os.stat_result) -> None:
+        """Write what is no directory."""
         node = node_of(full, status)
         if status.st_nlink > 1:
-            first = self._links.setdefault(status.st_ino, path)
+            first = self._links.setdefault((status.st_dev, status.st_ino), path)
             if first != path:
                 self._writer.add_hard_link(path, node, first)
                 return
         if not stat.S_ISREG(status.st_mode):
             self._writer.add(path, node)
             return
-        fd = os.open(full, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        # not blocking: it may have become a FIFO meanwhile, which nobody writes to
+        fd = os.open(full, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             self._writer.add(path, node, reader_of(fd))
         finally:
@@ -140,7 +169,7 @@ class _Walk:
 
 
 def _join(directory: bytes, name: bytes) -> bytes:
-    return directory + b"/" + name if directory else name
+    return directory.rstrip(b"/") + b"/" + name if directory else name
 
 
 def _is_opaque(path: bytes) -> bool:

@@ -35,15 +35,14 @@ class SourceChanged(Exception):
     """A file became shorter while it was copied into a layer."""
 
 
-class TarWriter:
-    """A layer being written to *tar_path*; ``finish`` closes it. Blocking.
+class TarStream:
+    """A tar that is given to *write* piece by piece; ``end`` is its end. Blocking.
 
     With *clamp_ns*, no modification time is later than that (SOURCE_DATE_EPOCH's rule).
     """
 
-    def __init__(self, tar_path: Path, *, clamp_ns: int | None = None, limits: Limits = Limits()) -> None:  # noqa: B008 - frozen
-        self._sink = PipelinedSink(tar_path)
-        self._scanner = Scanner(limits)
+    def __init__(self, write: Callable[[bytes], object], *, clamp_ns: int | None = None) -> None:
+        self._give = write
         self._clamp_ns = clamp_ns
         self._pieces: list[bytes] = []
         self._held = 0
@@ -55,7 +54,7 @@ class TarWriter:
         Raises SourceChanged if they are fewer than ``node.size``.
         """
         kind = _KINDS[stat.S_IFMT(node.mode)]
-        name = path + b"/" if node.children is not None or kind == b"5" else path
+        name = path.rstrip(b"/") + b"/" if node.children is not None or kind == b"5" else path
         size = node.size if kind == b"0" else 0
         self._header(name, node, kind, node.target, size)
         if size:
@@ -74,19 +73,10 @@ class TarWriter:
         """Say that nothing of lower layers is left in *directory*."""
         self.add_whiteout(directory, b".wh..opq")
 
-    def finish(self, tree_path: Path) -> IngestedLayer:
-        """End the tar, sync it, and save its tree."""
+    def end(self) -> None:
+        """Write the tar's end and all that was held back."""
         self._write(bytes(2 * BLOCK))
         self._flush()
-        tree = self._scanner.finish()
-        self._sink.finish()
-        save(tree, tree_path)
-        digest, size = self._sink.digest, self._sink.size
-        return IngestedLayer(digest, size, self._scanner.entries, digest, size, "none")
-
-    def discard(self) -> None:
-        """Close without finishing; the file is the caller's to remove."""
-        self._sink.discard()
 
     def _copy(self, path: bytes, read: Read, size: int) -> None:
         left = size
@@ -111,7 +101,7 @@ class TarWriter:
         self._write(_ustar(name, mode, node.uid, node.gid, size, seconds, kind, link, node.rdev))
 
     def _write(self, data: bytes) -> None:
-        # headers and small files together: each hand-over to the disk, the hash and the scanner has its price
+        # headers and small files together: each hand-over has its price
         self._pieces.append(data)
         self._held += len(data)
         if self._held >= _COPY_BYTES:
@@ -120,6 +110,31 @@ class TarWriter:
     def _flush(self) -> None:
         block = b"".join(self._pieces)
         self._pieces, self._held = [], 0
+        self._give(block)
+
+
+class TarWriter(TarStream):
+    """A layer being written to *tar_path*, hashed and scanned on the way; ``finish`` closes it. Blocking."""
+
+    def __init__(self, tar_path: Path, *, clamp_ns: int | None = None, limits: Limits = Limits()) -> None:  # noqa: B008 - frozen
+        super().__init__(self._take, clamp_ns=clamp_ns)
+        self._sink = PipelinedSink(tar_path)
+        self._scanner = Scanner(limits)
+
+    def finish(self, tree_path: Path) -> IngestedLayer:
+        """End the tar, sync it, and save its tree."""
+        self.end()
+        tree = self._scanner.finish()
+        self._sink.finish()
+        save(tree, tree_path)
+        digest, size = self._sink.digest, self._sink.size
+        return IngestedLayer(digest, size, self._scanner.entries, digest, size, "none")
+
+    def discard(self) -> None:
+        """Close without finishing; the file is the caller's to remove."""
+        self._sink.discard()
+
+    def _take(self, block: bytes) -> None:
         self._sink.take(block)
         self._scanner.feed(block)
 

@@ -28,6 +28,7 @@ _FSCONFIG_SET_STRING = 1
 _FSCONFIG_SET_FD = 5
 _FSCONFIG_CMD_CREATE = 6
 _MOVE_MOUNT_F_EMPTY_PATH = 4
+_MOVE_MOUNT_T_SYMLINKS = 0x10
 _OPEN_TREE_CLONE = 1
 _OPEN_TREE_CLOEXEC = os.O_CLOEXEC
 _AT_EMPTY_PATH = 0x1000
@@ -114,10 +115,9 @@ class FilesystemContext:
 
 
 def attach(mount_fd: int, target: str) -> None:
-    """Attach a detached mount at *target* (move_mount(2)). Raises OSError."""
-    libc.syscall(
-        _SYS_MOVE_MOUNT, mount_fd, b"", _AT_FDCWD, os.fsencode(target), _MOVE_MOUNT_F_EMPTY_PATH, paths=(target,)
-    )
+    """Attach a detached mount at *target*, which may be ``/proc/self/fd/N`` (move_mount(2)). Raises OSError."""
+    flags = _MOVE_MOUNT_F_EMPTY_PATH | _MOVE_MOUNT_T_SYMLINKS
+    libc.syscall(_SYS_MOVE_MOUNT, mount_fd, b"", _AT_FDCWD, os.fsencode(target), flags, paths=(target,))
 
 
 def clone_tree(path: str, *, recursive: bool = False) -> int:

@@ -20,6 +20,7 @@ _SYS_OPENAT2 = 437
 _RESOLVE_IN_ROOT = 0x10
 _RESOLVE_NO_MAGICLINKS = 0x02
 _RETRIES = 128
+_MOST_LINKS = 255
 
 
 class _OpenHow(ctypes.Structure):
@@ -47,6 +48,45 @@ def read_in_root(root: Path | str | int, path: str, *, limit: int) -> bytes:
             return file.read(limit)
     finally:
         os.close(place)
+
+
+def resolve_in_root(root: int, path: str) -> str:
+    """Where *path* leads in a root when all links are followed, also if there is nothing; a text for showing, not for opening.
+
+    Raises OSError for links without an end.
+    """
+    done: list[str] = []
+    left = [part for part in reversed(path.split("/")) if part]
+    followed = 0
+    while left:
+        part = left.pop()
+        if part == "..":
+            done = done[:-1]
+        elif part != ".":
+            target = _link_at(root, "/".join((*done, part)))
+            if target is None:
+                done.append(part)
+                continue
+            followed += 1
+            if followed > _MOST_LINKS:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+            done = [] if target.startswith("/") else done
+            left += [piece for piece in reversed(target.split("/")) if piece]
+    return "/" + "/".join(done)
+
+
+def _link_at(root: int, path: str) -> str | None:
+    """What a symbolic link says; None for anything else, or nothing."""
+    try:
+        fd = open_in_root(root, path, os.O_PATH | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        return os.readlink("", dir_fd=fd)
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
 
 
 def is_directory_in_root(root: Path | str | int, path: str) -> bool:

@@ -33,7 +33,7 @@ class Identity:
     home: str
 
 
-def resolve(rootfs: Path, user: str, additional_groups: Sequence[str] = ()) -> Identity:
+def resolve(rootfs: Path | int, user: str, additional_groups: Sequence[str] = ()) -> Identity:
     """``""``, ``name``, ``uid``, ``name:group``, ``uid:gid`` as docker reads them; groups by name or number.
 
     Without a group, the primary and supplementary groups are the user's own. Raises UserNotFound.
@@ -77,7 +77,7 @@ def _checked(text: str, kind: str) -> int:
     return int(text)
 
 
-def _entries(rootfs: Path, path: str, fields: int) -> Iterator[list[str]]:
+def _entries(rootfs: Path | int, path: str, fields: int) -> Iterator[list[str]]:
     try:
         data = read_in_root(rootfs, path, limit=_MAXIMUM_BYTES)
     except OSError:

@@ -19,7 +19,6 @@ from lamina.container.errors import (
     ContainerNotRunning,
     LogsNotKept,
 )
-from lamina.container.export import export_rootfs
 from lamina.container.listing import ContainerQuery, select_containers
 from lamina.container.log_lines import LogLine
 from lamina.container.log_options import details_of
@@ -65,7 +64,6 @@ def routes(engine: Engine) -> list[Route]:
         Route("GET", "/containers/{id}/json", resource.inspect),
         Route("GET", "/containers/{id}/logs", resource.logs),
         Route("DELETE", "/lamina/containers/{id}/logs", resource.clear_logs),
-        Route("GET", "/containers/{id}/export", resource.export),
         Route("POST", "/containers/{id}/start", resource.start),
         Route("POST", "/containers/{id}/stop", resource.stop),
         Route("POST", "/containers/{id}/restart", resource.restart),
@@ -118,13 +116,6 @@ class _Containers:
         record = self._find(request)
         sizes = await self._sizes(record) if request.flag("size") else None
         return json_response(render.inspect(record, self._engine, sizes))
-
-    async def export(self, request: Request) -> StreamingResponse:
-        record = self._find(request)
-        self._emit("export", record)
-        return StreamingResponse(
-            export_rootfs(record, self._engine.snapshots, self._engine.content), "application/x-tar"
-        )
 
     async def start(self, request: Request) -> Response:
         if (await request.read()).strip() not in (b"", b"{}", b"null"):
