@@ -118,6 +118,18 @@ class CannotWrite(Forbidden):
     """A container's root, or a volume in it, is read-only."""
 
 
+class UpdateConflict(Conflict):
+    """A container's other settings forbid the change."""
+
+
+class CannotUpdate(LaminaError):
+    """The kernel, or the runtime, does not take other limits for a container."""
+
+    def __init__(self, container_id: str, reason: str) -> None:
+        super().__init__(f"Cannot update container {container_id}: {reason}")
+        self.container_id = container_id
+
+
 class AlreadyStarted(NotModified):
     """The container runs already."""
 

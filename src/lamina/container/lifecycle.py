@@ -22,6 +22,7 @@ from contextlib import suppress
 import msgspec
 
 from lamina.container.announcements import Listener
+from lamina.container.config import HostConfig
 from lamina.container.errors import (
     AlreadyStarted,
     AlreadyStopped,
@@ -41,6 +42,7 @@ from lamina.container.settings import donors_in
 from lamina.container.store import ContainerStore
 from lamina.container.streams import Console, Subscription
 from lamina.container.times import parse_rfc3339, rfc3339
+from lamina.container.updates import limits_of, updated
 from lamina.container.waiting import Condition, Waiters
 from lamina.errors import ContainerStartError, InvalidArgument, LaminaError
 from lamina.linux.signals import signal_number
@@ -277,6 +279,18 @@ class Lifecycle:
                 await to_the_end(self._processes.freeze(record, frozen=not frozen))
             raise
         self._emit("pause" if frozen else "unpause", record, {})
+
+    async def update(self, container_id: str, request: HostConfig) -> Record:
+        """Change what a container may use, and its restart policy. Raises InvalidArgument, UpdateConflict or CannotUpdate."""
+        async with self._lock(container_id):
+            record = self._store.get(container_id)
+            changed = updated(record, request)
+            limits = limits_of(changed, request)
+            if limits is not None and record.state.has_process:
+                await self._processes.update(record, limits)
+            await self._store.put(changed)
+        self._emit("update", changed, {})
+        return changed
 
     async def _let_signals_in(self, container_id: str) -> None:
         """A frozen process takes a signal when it goes on, which it does for this, as with docker."""

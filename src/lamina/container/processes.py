@@ -18,7 +18,7 @@ import msgspec
 
 from lamina.container import identity_files, init_layer, shared_memory
 from lamina.container.config import ExecConfig
-from lamina.container.errors import ContainerNotRunning
+from lamina.container.errors import CannotUpdate, ContainerNotRunning
 from lamina.container.mount_requests import mount_requests
 from lamina.container.mounts import runtime_mounts
 from lamina.container.record import NEVER, NetworkEndpoint, Record
@@ -36,7 +36,7 @@ from lamina.network import Endpoint, NetworkService
 from lamina.oci.digest import DiffID, Digest
 from lamina.runtime.monitor import ConmonAttachment, ExecLaunch, ExitStatus, Launch, Monitor
 from lamina.runtime.oci_runtime import OciRuntime
-from lamina.runtime.settings import Mount
+from lamina.runtime.settings import Mount, Resources
 from lamina.runtime.spec import build_process, build_spec
 from lamina.snapshot import Snapshots
 
@@ -261,17 +261,28 @@ class ContainerProcesses:
 
     async def freeze(self, record: Record, *, frozen: bool) -> None:
         """Stop all processes of a container, or let them go on. Raises OSError."""
-        await self._runtime.freeze(self._group(record), frozen=frozen)
+        await self._runtime.freeze(self.group(record), frozen=frozen)
+
+    async def update(self, record: Record, limits: Resources) -> None:
+        """Keep a running container within other limits. Raises CannotUpdate."""
+        try:
+            await self._runtime.update(self.bundle(record.id), record.id, limits)
+        except OSError as error:
+            raise CannotUpdate(record.id, str(error)) from None
+
+    def pids(self, record: Record) -> list[int]:
+        """All processes of a container, as the host numbers them. Blocking."""
+        return self._runtime.pids(self.group(record))
 
     async def is_frozen(self, record: Record) -> bool:
         """Whether a container's processes are stopped."""
-        return await self._runtime.is_frozen(self._group(record))
+        return await self._runtime.is_frozen(self.group(record))
 
     async def clean_up(self, record: Record, endpoint: NetworkEndpoint | None, *, has_ended: bool = False) -> None:
         """Remove all that a process of the container had; what is gone already is no error. Quicker if it is known to have ended."""
         bundle = self.bundle(record.id)
         delete = self._runtime.delete_ended if has_ended else self._runtime.delete
-        await delete(bundle, record.id, self._group(record))
+        await delete(bundle, record.id, self.group(record))
         await self._snapshots.unmount(record.id)
         if endpoint is not None and endpoint.sandbox:
             await self._networks.release(_to_network(endpoint))
@@ -281,7 +292,8 @@ class ContainerProcesses:
         """Remove a container's own files."""
         await asyncio.to_thread(shutil.rmtree, self.directory(container_id), ignore_errors=True)
 
-    def _group(self, record: Record) -> str:
+    def group(self, record: Record) -> str:
+        """The control group of a container, whether it runs or not."""
         return f"{record.host_config.cgroup_parent or self._cgroup_parent}/{record.id}"
 
     def _launch(self, record: Record) -> Launch:
@@ -290,7 +302,7 @@ class ContainerProcesses:
         return Launch(
             record.id,
             self.bundle(record.id),
-            self._group(record),
+            self.group(record),
             record.path,
             self.log_path(record.id) if keeps_log else None,
             terminal=config.tty,

@@ -78,8 +78,8 @@ def check_host(config: ContainerConfig, host: HostConfig, *, runtimes: Collectio
     if host.runtime not in runtimes:
         raise InvalidArgument(f"unknown or invalid runtime name: {host.runtime}")
     _check_modes(host)
-    _check_limits(host)
-    _check_restart(host)
+    check_limits(host)
+    check_restart(host)
     on_failure(host)
     check_log_config(host.log_config)
     check_ulimits(Ulimit(u.name, u.soft, u.hard) for u in host.ulimits or [])
@@ -146,8 +146,8 @@ def _check_modes(host: HostConfig) -> None:
             raise InvalidArgument(f"invalid {kind} mode: {mode}")
 
 
-def _check_limits(host: HostConfig) -> None:
-    """What docker has two options for, and then the limits themselves."""
+def check_limits(host: HostConfig) -> None:
+    """Refuse limits that contradict each other or cannot be kept. Raises InvalidArgument."""
     for name, value in (("Period", host.cpu_period), ("Quota", host.cpu_quota)):
         if host.nano_cpus and value:
             raise InvalidArgument(f"Conflicting options: Nano CPUs and CPU {name} cannot both be set")
@@ -162,7 +162,8 @@ def _check_limits(host: HostConfig) -> None:
         raise InvalidArgument("SHM size can not be less than 0")
 
 
-def _check_restart(host: HostConfig) -> None:
+def check_restart(host: HostConfig) -> None:
+    """Refuse restart policies that mean nothing. Raises InvalidArgument."""
     policy = host.restart_policy
     if policy.name not in _RESTART_POLICIES:
         known = "use one of 'no', 'always', 'on-failure', or 'unless-stopped'"

@@ -9,7 +9,17 @@ from lamina.api.errors import error_body, status_of
 from lamina.daemon.http import Request, Response, StreamingResponse, json_response
 from lamina.daemon.http.connection import ClientGone
 from lamina.daemon.router import Route, Router
-from lamina.daemon.routes import builds, container_files, containers, execs, images, networks, system, volumes
+from lamina.daemon.routes import (
+    builds,
+    container_files,
+    container_use,
+    containers,
+    execs,
+    images,
+    networks,
+    system,
+    volumes,
+)
 from lamina.engine import Engine
 from lamina.errors import LaminaError
 
@@ -18,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 def all_routes(engine: Engine) -> list[Route]:
     """Every endpoint."""
-    modules = (system, images, builds, containers, container_files, execs, volumes, networks)
+    modules = (system, images, builds, containers, container_files, container_use, execs, volumes, networks)
     return [route for module in modules for route in module.routes(engine)]
 
 

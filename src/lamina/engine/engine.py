@@ -25,6 +25,7 @@ from lamina.container.lifecycle import Lifecycle
 from lamina.container.log_rotation import LogRotation
 from lamina.container.processes import ContainerProcesses, live_endpoints
 from lamina.container.root_views import RootViews
+from lamina.container.stats import Stats
 from lamina.container.store import ContainerStore
 from lamina.content import ContentStore
 from lamina.engine.container_events import container_emitter
@@ -107,6 +108,7 @@ class Engine:
     execs: Execs
     health: HealthChecks
     logs: LogRotation
+    stats: Stats
     copies: FileCopies
     commits: Commits
     builder: Builder
@@ -120,6 +122,7 @@ class Engine:
         await self.health.close()
         await self.lifecycle.close()
         await self.logs.close()
+        await self.stats.close()
         running = any(record.state.has_process for record in self.containers)
         await self.networks.close(remove=not running)
         for group in (f"{self.options.cgroup_parent}/{_MONITORS}", self.options.cgroup_parent):
@@ -237,6 +240,7 @@ async def open_engine(options: EngineOptions) -> Engine:
         execs=execs,
         health=health,
         logs=logs,
+        stats=Stats(containers, hierarchies, processes.group),
         copies=FileCopies(views),
         commits=Commits(images, intake, snapshots, lowers),
         builder=builder,

@@ -15,12 +15,16 @@ from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 
+import msgspec
+
 from lamina.errors import ContainerStartError
 from lamina.linux import processes
 from lamina.linux.cgroups import Hierarchies
 from lamina.linux.pipes import read_available
 from lamina.linux.tasks import to_the_end
 from lamina.runtime.probe import Tool
+from lamina.runtime.settings import Resources
+from lamina.runtime.spec import resources_document
 from lamina.runtime.start_errors import exec_error, last_message, start_error
 
 _RECURSIVE_SINCE = {"runc": (1, 1), "crun": (1, 4)}
@@ -70,9 +74,21 @@ class OciRuntime:
         if done.returncode != 0:
             raise self.failure(bundle, done.stderr.decode(errors="replace"), command)
 
+    async def update(self, bundle: Path, container_id: str, resources: Resources) -> None:
+        """Keep a running container within other limits. Raises OSError with what the runtime says."""
+        document = msgspec.json.encode(resources_document(resources))
+        argv = [self.tool.path, *self.arguments(bundle), "update", "--resources", "-", container_id]
+        done = await processes.run(argv, input=document)
+        if done.returncode != 0:
+            raise OSError(_logged_error(bundle) or done.stderr.decode(errors="replace").strip())
+
     async def freeze(self, group: str, *, frozen: bool) -> None:
         """Stop a container's processes, or let them go on. Raises OSError."""
         await asyncio.to_thread(self._hierarchies.freeze, group, frozen=frozen)
+
+    def pids(self, group: str) -> list[int]:
+        """The processes of a container. Blocking."""
+        return self._hierarchies.processes(group)
 
     async def is_frozen(self, group: str) -> bool:
         """Whether a container's processes are stopped."""

@@ -183,7 +183,7 @@ def _linux(container_id: str, settings: ContainerSettings, capabilities: list[st
         "cgroupsPath": f"{settings.cgroup_parent.rstrip('/')}/{container_id}",
         "namespaces": [{"type": "mount"}, *_namespaces(settings)],
         "devices": devices,
-        "resources": _resources(settings.resources) | {"devices": rules},
+        "resources": resources_document(settings.resources) | {"devices": rules},
         "sysctl": defaults.sysctls(own_network=own_network) | dict(settings.sysctls),
         "maskedPaths": [] if shows_all else list(masked),
         "readonlyPaths": [] if shows_all else list(readonly),
@@ -282,7 +282,8 @@ def _device_rule(text: str) -> dict[str, Any]:
     return rule
 
 
-def _resources(resources: Resources) -> dict[str, Any]:
+def resources_document(resources: Resources) -> dict[str, Any]:
+    """Limits as the runtime reads them (runtime-spec, config-linux.md). Raises InvalidSetting for a device that is not there."""
     memory = {
         "limit": resources.memory,
         "swap": resources.memory_swap,
