@@ -7,7 +7,7 @@ import json
 import os
 import tarfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import docker
@@ -163,7 +163,8 @@ def test_compressed_archives_are_unpacked(daemon: Daemon, running: str) -> None:
     import lzma
 
     client = docker.APIClient(base_url=daemon.host, version="auto")
-    for number, pack in enumerate((bytes, gzip.compress, lzma.compress)):
+    packers: tuple[Callable[[bytes], bytes], ...] = (bytes, gzip.compress, lzma.compress)
+    for number, pack in enumerate(packers):
         assert client.put_archive(running, "/tmp", pack(archive_of(**{f"f{number}": "text"})))
         assert daemon.docker_ok("exec", running, "cat", f"/tmp/f{number}") == "text"
     client.close()

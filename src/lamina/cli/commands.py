@@ -61,15 +61,18 @@ GROUP_COMMANDS = {
     "builder du": Command("builder", "Show what builds keep for later ones"),
     "builder prune": Command("builder", "Remove build cache"),
     "container inspect": Command("inspect", "Display detailed information on one or more containers"),
-    "container prune": Command("containers", "Remove all stopped containers"),
+    "container prune": Command("pruning", "Remove all stopped containers"),
     "image inspect": Command("inspect", "Display detailed information on one or more images"),
-    "image prune": Command("images", "Remove unused images"),
+    "image prune": Command("pruning", "Remove unused images"),
     "network inspect": Command("inspect", "Display detailed information on one or more networks"),
     "network ls": Command("networks", "List networks"),
+    "network prune": Command("pruning", "Remove all unused networks"),
     "system df": Command("system", "Show disk usage"),
+    "system prune": Command("pruning", "Remove unused data"),
     "volume create": Command("volumes", "Create a volume"),
     "volume inspect": Command("inspect", "Display detailed information on one or more volumes"),
     "volume ls": Command("volumes", "List volumes"),
+    "volume prune": Command("pruning", "Remove unused local volumes"),
     "volume rm": Command("volumes", "Remove one or more volumes"),
 }
 
@@ -91,12 +94,12 @@ GROUPS = {
         | {"ls": "images", "list": "images", "rm": "rmi", "remove": "rmi"}
         | {"inspect": "image inspect", "prune": "image prune"},
     ),
-    "network": Group("Manage networks", {"inspect": "network inspect", "ls": "network ls", "list": "network ls"}),
-    "system": Group("Manage lamina", {"df": "system df", "events": "events", "info": "info"}),
+    "network": Group("Manage networks", {"inspect": "network inspect", "ls": "network ls", "list": "network ls", "prune": "network prune"}),
+    "system": Group("Manage lamina", {"df": "system df", "events": "events", "info": "info", "prune": "system prune"}),
     "volume": Group(
         "Manage volumes",
         {"create": "volume create", "inspect": "volume inspect", "ls": "volume ls", "list": "volume ls"}
-        | {"rm": "volume rm", "remove": "volume rm"},
+        | {"prune": "volume prune", "rm": "volume rm", "remove": "volume rm"},
     ),
 }  # fmt: skip
 

@@ -10,11 +10,10 @@ from typing import Any
 
 from lamina.api.frames import Decoder
 from lamina.cli.each import each
-from lamina.cli.grammar import CommandFailed, Options, Parser, name_and_value, whole
+from lamina.cli.grammar import CommandFailed, Options, Parser, whole
 from lamina.cli.joining import Joining, join
-from lamina.cli.output import confirmed, human_size
 from lamina.cli.streams import show
-from lamina.client.client import Client, Response, filters_json, quoted
+from lamina.client.client import Client, Response, quoted
 from lamina.errors import NotFound, NotModified
 
 _MANY = "[OPTIONS] CONTAINER [CONTAINER...]"
@@ -210,21 +209,6 @@ def logs(client: Client, argv: list[str]) -> int:
     return 0
 
 
-def container_prune(client: Client, argv: list[str]) -> int:
-    """``lamina container prune``."""
-    parser = Parser("container prune", "[OPTIONS]")
-    parser.values("--filter", convert=name_and_value, metavar="filter", help="Which to remove (until=, label=)")
-    parser.flag("-f", "--force", help="Do not prompt for confirmation")
-    options = parser.parse(argv)
-    if not options.force and not confirmed("WARNING! This will remove all stopped containers."):
-        return 0
-    result = client.request("POST", "/containers/prune", {"filters": filters_json(options.filter)}).json()
-    if result["ContainersDeleted"]:
-        print("Deleted Containers:", *result["ContainersDeleted"], "", sep="\n")
-    print(f"Total reclaimed space: {human_size(result['SpaceReclaimed'], digits=4)}")
-    return 0
-
-
 def export(client: Client, argv: list[str]) -> int:
     """``lamina export``."""
     parser = Parser("export", "[OPTIONS] CONTAINER")
@@ -282,5 +266,4 @@ COMMANDS = {
     "rm": rm,
     "logs": logs,
     "export": export,
-    "container prune": container_prune,
 }

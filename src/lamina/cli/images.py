@@ -10,7 +10,6 @@ from typing import Any
 from lamina.cli.grammar import CommandFailed, Parser, name_and_value
 from lamina.cli.output import (
     Listing,
-    confirmed,
     go_time,
     human_ago,
     human_size,
@@ -348,24 +347,6 @@ def verify(client: Client, argv: list[str]) -> int:
     return code
 
 
-def image_prune(client: Client, argv: list[str]) -> int:
-    """``lamina image prune``."""
-    parser = Parser("image prune", "[OPTIONS]")
-    parser.flag("-a", "--all", help="Remove all unused images, not just dangling ones")
-    parser.values("--filter", convert=name_and_value, metavar="filter", help="Which to remove (until=, label=)")
-    parser.flag("-f", "--force", help="Do not prompt for confirmation")
-    options = parser.parse(argv)
-    what = "all images without at least one container associated to them" if options.all else "all dangling images"
-    if not options.force and not confirmed(f"WARNING! This will remove {what}."):
-        return 0
-    filters = [*options.filter, f"dangling={'false' if options.all else 'true'}"]
-    result = client.request("POST", "/images/prune", {"filters": filters_json(filters)}).json()
-    for item in result["ImagesDeleted"] or []:
-        print(*(f"{key.lower()}: {value}" for key, value in item.items()))
-    print(f"Total reclaimed space: {human_size(result['SpaceReclaimed'], digits=4)}")
-    return 0
-
-
 COMMANDS = {
     "images": images,
     "history": history,
@@ -375,5 +356,4 @@ COMMANDS = {
     "load": load,
     "import": import_,
     "verify": verify,
-    "image prune": image_prune,
 }

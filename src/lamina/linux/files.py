@@ -6,6 +6,7 @@ import ctypes
 import fcntl
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,6 +25,21 @@ def sync_directory(path: Path | str) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def bytes_below(top: Path) -> int:
+    """Bytes of all regular files in a directory and below it, each once however many names it has. Blocking."""
+    total = 0
+    seen: set[tuple[int, int]] = set()
+    for path, _, names in os.walk(top):
+        for name in names:
+            with suppress(FileNotFoundError):
+                status = os.lstat(f"{path}/{name}")
+                if stat.S_ISREG(status.st_mode) and (status.st_dev, status.st_ino) not in seen:
+                    if status.st_nlink > 1:
+                        seen.add((status.st_dev, status.st_ino))
+                    total += status.st_size
+    return total
 
 
 def temporary_name(path: Path) -> Path:

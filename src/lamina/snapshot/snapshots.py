@@ -20,6 +20,7 @@ from pathlib import Path
 
 from lamina.linux import mount
 from lamina.linux.deletion import remove_tree
+from lamina.linux.files import bytes_below
 from lamina.linux.tasks import to_the_end
 from lamina.oci.digest import DiffID
 from lamina.snapshot.driver import LowerDriver
@@ -133,16 +134,7 @@ class Snapshots:
 
     def size_bytes(self, snapshot_id: str) -> int:
         """Bytes of all regular files that were written to the snapshot. Blocking."""
-        total = 0
-        seen: set[int] = set()
-        for path, _, names in os.walk(self.upper(snapshot_id)):
-            for name in names:
-                with suppress(FileNotFoundError):
-                    status = os.lstat(f"{path}/{name}")
-                    if stat.S_ISREG(status.st_mode) and status.st_ino not in seen:
-                        seen.add(status.st_ino)
-                        total += status.st_size
-        return total
+        return bytes_below(self.upper(snapshot_id))
 
     def _use(self, snapshot_id: str) -> _Use:
         return self._uses.setdefault(snapshot_id, _Use())

@@ -34,6 +34,7 @@ from lamina.daemon.render import containers as render
 from lamina.daemon.render.images import size_of
 from lamina.daemon.router import Route
 from lamina.engine import Engine
+from lamina.engine.events import Event
 from lamina.errors import Conflict, LaminaError, NotFound
 from lamina.image.errors import PlatformMismatch
 from lamina.image.store import Image
@@ -185,6 +186,7 @@ class _Containers:
                 await self._engine.lifecycle.remove(record.id)
                 deleted.append(record.id)
                 freed += size
+        self._engine.events.publish(Event("container", "prune", "", {"reclaimed": str(freed)}))
         return json_response({"ContainersDeleted": deleted or None, "SpaceReclaimed": freed})
 
     async def wait(self, request: Request) -> Response | StreamingResponse:

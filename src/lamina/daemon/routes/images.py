@@ -186,6 +186,7 @@ class _Images:
         )
         candidates = [item.image for item in select_images(self._engine.images, query)]
         removed = await self._engine.removal.prune(candidates, named=not dangling_only)
+        self._engine.events.publish(Event("image", "prune", "", {"reclaimed": str(removed.freed_bytes)}))
         return json_response({"ImagesDeleted": self._tell(removed) or None, "SpaceReclaimed": removed.freed_bytes})
 
     async def verify(self, request: Request) -> StreamingResponse:

@@ -8,6 +8,7 @@ from lamina.api.filters import Filters
 from lamina.daemon.http import Request, Response, json_response
 from lamina.daemon.router import Route
 from lamina.engine import Engine
+from lamina.engine.events import Event
 from lamina.network.errors import NetworkNotFound
 
 _FILTERS = ("dangling", "driver", "id", "label", "name", "scope", "type")
@@ -17,7 +18,11 @@ _DRIVERS = {"bridge": "bridge", "host": "host", "none": "null"}
 def routes(engine: Engine) -> list[Route]:
     """The endpoints of this module."""
     resource = _Networks(engine)
-    return [Route("GET", "/networks", resource.list_all), Route("GET", "/networks/{id}", resource.inspect)]
+    return [
+        Route("GET", "/networks", resource.list_all),
+        Route("POST", "/networks/prune", resource.prune),
+        Route("GET", "/networks/{id}", resource.inspect),
+    ]
 
 
 class _Networks:
@@ -37,6 +42,12 @@ class _Networks:
             and (not filters.values_of("id") or any(network_id.startswith(v) for v in filters.values_of("id")))
         ]
         return json_response([self._render(name) for name in chosen])
+
+    async def prune(self, request: Request) -> Response:
+        """The built-in networks, of which none is ever removed, are all there are."""
+        Filters.parse(request.query("filters"), ("label", "label!", "until"))
+        self._engine.events.publish(Event("network", "prune", "", {"reclaimed": "0"}))
+        return json_response({"NetworksDeleted": None})
 
     async def inspect(self, request: Request) -> Response:
         wanted = request.path_params["id"]

@@ -1,8 +1,8 @@
-"""Volumes (Engine API, "Volume"): list, create, inspect, delete."""
+"""Volumes (Engine API, "Volume"): list, create, inspect, delete, prune."""
 
 from __future__ import annotations
 
-from typing import Any
+from contextlib import suppress
 
 import msgspec
 
@@ -10,11 +10,17 @@ from lamina.api.filters import Filters
 from lamina.container.config import docker_name
 from lamina.container.errors import UnsupportedOption
 from lamina.daemon.http import Request, Response, json_response
+from lamina.daemon.render import volumes as render
 from lamina.daemon.router import Route
 from lamina.engine import Engine
+from lamina.engine.disk_use import volumes_use
+from lamina.engine.events import Event
+from lamina.errors import Conflict, NotFound
 from lamina.image.listing import has_labels
-from lamina.volume import Volume, VolumeInUse
+from lamina.volume import VolumeInUse
 
+_PRUNE_FILTERS = ("all", "label", "label!")
+_ANONYMOUS_ALONE_SINCE = (1, 42)
 _FILTERS = ("dangling", "driver", "label", "name")
 
 
@@ -31,6 +37,7 @@ def routes(engine: Engine) -> list[Route]:
     return [
         Route("GET", "/volumes", resource.list_all),
         Route("POST", "/volumes/create", resource.create),
+        Route("POST", "/volumes/prune", resource.prune),
         Route("GET", "/volumes/{name}", resource.inspect),
         Route("DELETE", "/volumes/{name}", resource.delete),
     ]
@@ -51,17 +58,17 @@ class _Volumes:
             and (not filters.values_of("name") or any(v in volume.name for v in filters.values_of("name")))
             and filters.allows("driver", "local")
         ]
-        return json_response({"Volumes": [_render(volume) for volume in chosen], "Warnings": None})
+        return json_response({"Volumes": [render.volume(volume) for volume in chosen], "Warnings": None})
 
     async def create(self, request: Request) -> Response:
         body = await request.json(_CreateBody)
         if body.driver not in ("", "local") or body.driver_opts:
             raise UnsupportedOption("volume driver and its options")
         volume = await self._engine.volumes.create(body.name or None, body.labels)
-        return json_response(_render(volume), 201)
+        return json_response(render.volume(volume), 201)
 
     async def inspect(self, request: Request) -> Response:
-        return json_response(_render(self._engine.volumes.get(request.path_params["name"])))
+        return json_response(render.volume(self._engine.volumes.get(request.path_params["name"])))
 
     async def delete(self, request: Request) -> Response:
         name = request.path_params["name"]
@@ -74,20 +81,26 @@ class _Volumes:
         await self._engine.volumes.remove(name)
         return Response(204)
 
+    async def prune(self, request: Request) -> Response:
+        """Anonymous volumes that no container refers to; with ``all`` named ones, too."""
+        filters = Filters.parse(request.query("filters"), _PRUNE_FILTERS)
+        takes_all = filters.boolean("all") or request.api_version < _ANONYMOUS_ALONE_SINCE
+        deleted, freed = [], 0
+        for use in await volumes_use(self._engine):
+            volume = use.volume
+            if use.containers or not (takes_all or volume.anonymous):
+                continue
+            if not has_labels(volume.labels, filters.values_of("label")):
+                continue
+            if any(has_labels(volume.labels, [unwanted]) for unwanted in filters.values_of("label!")):
+                continue
+            with suppress(Conflict, NotFound):  # used, or removed by somebody else, meanwhile
+                if not self._users(volume.name):
+                    await self._engine.volumes.remove(volume.name)
+                    deleted.append(volume.name)
+                    freed += use.size
+        self._engine.events.publish(Event("volume", "prune", "", {"reclaimed": str(freed)}))
+        return json_response({"VolumesDeleted": deleted or None, "SpaceReclaimed": freed})
+
     def _users(self, name: str) -> list[str]:
         return [r.id for r in self._engine.containers if any(m.name == name for m in r.mounts)]
-
-
-def _render(volume: Volume) -> dict[str, Any]:
-    labels = dict(volume.labels)
-    if volume.anonymous:
-        labels["com.docker.volume.anonymous"] = ""
-    return {
-        "CreatedAt": volume.created,
-        "Driver": "local",
-        "Labels": labels or None,
-        "Mountpoint": str(volume.path),
-        "Name": volume.name,
-        "Options": None,
-        "Scope": "local",
-    }
