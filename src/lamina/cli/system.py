@@ -12,6 +12,7 @@ from lamina.cli.builder import unix_seconds
 from lamina.cli.grammar import CommandFailed, Parser, name_and_value
 from lamina.cli.output import (
     Listing,
+    go_quoted,
     human_ago,
     human_binary_size,
     human_size,
@@ -19,12 +20,14 @@ from lamina.cli.output import (
     print_table,
     rfc3339,
     short_id,
+    shortened,
     stderr,
 )
 from lamina.client.client import Client, filters_json, told
 from lamina.errors import LaminaError
 
 _SYNTAX_FAULT = 64
+_COMMAND_LENGTH = 20
 _NO_COLON = object()
 _FORMAT = "json, or a Go template"
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
@@ -280,7 +283,8 @@ def _print_details(use: dict[str, Any]) -> None:
     for item in use["Containers"] or []:
         local = sum(1 for mount in item.get("Mounts") or [] if mount["Type"] == "volume")
         names = ",".join(name.removeprefix("/") for name in item["Names"])
-        row = [item["Id"][:12], item["Image"], item["Command"], str(local), human_size(item.get("SizeRw", 0))]
+        command = go_quoted(shortened(item["Command"], _COMMAND_LENGTH))
+        row = [item["Id"][:12], item["Image"], command, str(local), human_size(item.get("SizeRw", 0))]
         containers.append([*row, human_ago(item["Created"]), item["Status"], names])
     volumes = [["VOLUME NAME", "LINKS", "SIZE"]]
     for item in use["Volumes"] or []:
