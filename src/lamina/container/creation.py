@@ -22,7 +22,8 @@ from lamina.container.config import (
     RestartPolicy,
 )
 from lamina.container.errors import ContainerNotFound, NameInUse
-from lamina.container.mounts import MountPlan, fill_volume, plan_mounts
+from lamina.container.links import checked_links
+from lamina.container.mounts import MountPlan, fill_volume, inherited_points, plan_mounts
 from lamina.container.record import Record
 from lamina.container.settings import LARGEST_LIMIT, donor_in
 from lamina.container.store import ContainerStore
@@ -90,7 +91,8 @@ class Creation:
         hold = self._volumes.hold()
         try:
             with self._images.hold(request.image.image_id), hold:
-                plan = await plan_mounts(config, host, self._volumes, hold)
+                inherited = inherited_points(host.volumes_from or [], self._store)
+                plan = await plan_mounts(config, host, inherited, self._volumes, hold)
                 self._snapshots.create(container_id)
                 await self._fill_volumes(plan, container_id, request.image)
                 plan.make_sources()
@@ -118,6 +120,7 @@ class Creation:
         check_networking(host, request.networking)
         check_namespaces(host, self._store)
         check_strings(command_of(config), config.env or [])
+        host = msgspec.structs.replace(host, links=checked_links(host.links or [], self._store) or None)
         return config, self._with_ids_of_donors(host)
 
     def _with_ids_of_donors(self, host: HostConfig) -> HostConfig:

@@ -49,6 +49,14 @@ class ContainerNotRunning(Conflict):
         self.container_id = container_id
 
 
+class LinkedNotRunning(Conflict):
+    """A container is linked to one that has no process, and so no address."""
+
+    def __init__(self, container_id: str, link: str) -> None:
+        super().__init__(f"Cannot link to a non running container: {container_id} AS {link}")
+        self.container_id = container_id
+
+
 class CannotKill(Conflict):
     """A signal has nobody to go to."""
 

@@ -6,7 +6,7 @@ names, and has the same files: hard links, which outlive whichever of the two go
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from pathlib import Path
 
 from lamina.container.record import NetworkEndpoint, Record
@@ -17,8 +17,11 @@ from lamina.runtime.settings import Mount
 _NAMES = ("hostname", "hosts", "resolv.conf")
 
 
-def write(directory: Path, record: Record, endpoint: NetworkEndpoint | None) -> None:
-    """Write a container's own; *endpoint* is its place in the network that it is about to join."""
+def write(directory: Path, record: Record, endpoint: NetworkEndpoint | None, more_hosts: Sequence[str] = ()) -> None:
+    """Write a container's own; *endpoint* is its place in the network that it joins, *more_hosts* are lines for /etc/hosts.
+
+    The files keep their identity, so that a container that has them mounted sees what is new.
+    """
     config, host = record.config, record.host_config
     own_network = host.network_mode != "host"
     texts = {
@@ -30,6 +33,7 @@ def write(directory: Path, record: Record, endpoint: NetworkEndpoint | None) -> 
             extra=host.extra_hosts or [],
             gateway=endpoint.gateway if endpoint and endpoint.gateway else "127.0.0.1",
             own_network=own_network,
+            lines=more_hosts,
         ),
         "resolv.conf": names.resolv_conf(
             servers=host.dns or [],

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from lamina.container.config import ContainerConfig, HostConfig
 from lamina.container.config import Mount as MountObject
 from lamina.container.errors import UnsupportedOption
+from lamina.container.record import MountPoint
 from lamina.errors import InvalidArgument
 
 Kind = Literal["bind", "volume", "tmpfs"]
@@ -64,12 +65,17 @@ class MountRequest:
     labels: Mapping[str, str] = field(default_factory=dict)
     options: tuple[str, ...] = ()
     """A tmpfs' own, as in fstab."""
+    subpath: str = ""
+    """The part of a volume that is mounted; empty for all of it."""
 
 
-def mount_requests(config: ContainerConfig, host: HostConfig) -> dict[str, MountRequest]:
-    """Every mount, by where it is to be. The image's ``VOLUME`` gives way to all others; two others at one place clash.
+def mount_requests(
+    config: ContainerConfig, host: HostConfig, inherited: Iterable[MountPoint] = ()
+) -> dict[str, MountRequest]:
+    """Every mount, by where it is to be. Two that are asked for at one place clash.
 
-    Raises InvalidMount or UnsupportedOption.
+    *inherited* are those of other containers (``--volumes-from``), which give way to what is asked for; the image's ``VOLUME`` gives way
+    to both. Raises InvalidMount or UnsupportedOption.
     """
     asked = [_bind(text) for text in host.binds or []]
     asked += [_mount(mount) for mount in host.mounts or []]
@@ -79,6 +85,8 @@ def mount_requests(config: ContainerConfig, host: HostConfig) -> dict[str, Mount
         if request.target in wanted:
             raise InvalidMount(f"Duplicate mount point: {request.target}")
         wanted[request.target] = request
+    for point in inherited:
+        wanted.setdefault(point.destination, _inherited(point))
     for path in config.volumes or {}:
         target = absolute(f"/{path}")  # one that is relative is so to the root
         wanted.setdefault(target, MountRequest("volume", target))
@@ -130,6 +138,15 @@ def _bind(text: str) -> MountRequest:
         propagation=propagation or "rprivate",
         make_source=True,
     )
+
+
+def _inherited(point: MountPoint) -> MountRequest:
+    """A mount as another container, or this one before it was started, has it."""
+    read_only = not point.rw
+    if point.type == "volume":
+        return MountRequest("volume", point.destination, point.name, read_only, point.mode, copies=False)
+    propagation = point.propagation or "rprivate"
+    return MountRequest("bind", point.destination, point.source, read_only, point.mode, propagation=propagation)
 
 
 def _tmpfs(path: str, options: str) -> MountRequest:
@@ -203,13 +220,16 @@ def _recursion(mount: MountObject, options: Mapping[str, Any]) -> Recursion:
 def _volume_mount(mount: MountObject, target: str) -> MountRequest:
     options = mount.volume_options or {}
     driver = options.get("DriverConfig") or {}
-    if options.get("Subpath"):
-        raise UnsupportedOption("volume-subpath")
+    subpath = options.get("Subpath") or ""
+    if subpath and (subpath.startswith("/") or ".." in subpath.split("/") or "\0" in subpath):
+        raise InvalidMount(_invalid("volume", "subpath must be a relative path within the volume"))
     if driver.get("Name") not in (None, "", "local") or driver.get("Options"):
         raise UnsupportedOption("volume driver options")
     labels = {str(k): str(v) for k, v in (options.get("Labels") or {}).items()}
-    copies = not options.get("NoCopy")
-    return MountRequest("volume", target, mount.source, mount.read_only, "z", copies=copies, labels=labels)
+    copies = not options.get("NoCopy") and not subpath
+    return MountRequest(
+        "volume", target, mount.source, mount.read_only, "z", copies=copies, labels=labels, subpath=subpath
+    )
 
 
 def _tmpfs_mount(mount: MountObject, target: str) -> MountRequest:

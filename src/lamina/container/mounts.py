@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
+from lamina.container import subpaths
 from lamina.container.config import ContainerConfig, HostConfig
+from lamina.container.errors import ContainerNotFound
 from lamina.container.mount_requests import InvalidMount, MountRequest, mount_requests
 from lamina.container.record import MountPoint, Record
+from lamina.container.store import ContainerStore
 from lamina.linux import paths, processes
 from lamina.linux.deletion import remove_tree
 from lamina.linux.files import temporary_name
@@ -39,10 +44,12 @@ class MountPlan:
                 ) from None
 
 
-async def plan_mounts(config: ContainerConfig, host: HostConfig, volumes: VolumeStore, hold: Hold) -> MountPlan:
+async def plan_mounts(
+    config: ContainerConfig, host: HostConfig, inherited: Sequence[MountPoint], volumes: VolumeStore, hold: Hold
+) -> MountPlan:
     """Look for what a container's mounts need, and make its volumes, which are held. Raises InvalidMount or UnsupportedOption."""
     points, to_fill, anonymous, to_make = [], [], [], []
-    for target, request in sorted(mount_requests(config, host).items()):
+    for target, request in sorted(mount_requests(config, host, inherited).items()):
         if request.kind == "bind":
             if _is_missing(request):
                 to_make.append(request.source)
@@ -60,14 +67,33 @@ async def plan_mounts(config: ContainerConfig, host: HostConfig, volumes: Volume
     return MountPlan(points, to_fill, anonymous, to_make)
 
 
-def runtime_mounts(record: Record, *, recursive_read_only: bool) -> Iterator[Mount]:
+def inherited_points(texts: Sequence[str], containers: ContainerStore) -> list[MountPoint]:
+    """The mounts that ``--volumes-from CONTAINER[:MODE]`` brings; of two at one place the later one's. Raises InvalidMount."""
+    found: dict[str, MountPoint] = {}
+    for text in texts:
+        name, _, mode = text.partition(":")
+        if mode not in ("", "ro", "rw", "z", "Z", "ro,z", "ro,Z", "rw,z", "rw,Z"):
+            raise InvalidMount(f"invalid mode: {mode}")
+        try:
+            donor = containers.find(name)
+        except ContainerNotFound as error:
+            raise InvalidMount(error.message) from None  # what is not found is the image, as clients understand it
+        for point in donor.mounts:
+            if point.source:
+                read_write = point.rw and not mode.startswith("ro")
+                found[point.destination] = msgspec.structs.replace(point, rw=read_write, mode="")
+    return list(found.values())
+
+
+def runtime_mounts(record: Record, bundle: Path, *, recursive_read_only: bool) -> Iterator[Mount]:
     """A container's mounts in the runtime's words. A bind whose source has vanished is the runtime's to complain about.
 
-    *recursive_read_only* tells whether kernel and runtime can make all mounts of a tree read-only. Raises InvalidMount if one was
-    to be so in any case.
+    Parts of volumes are bound below the *bundle*. *recursive_read_only* tells whether kernel and runtime can make all mounts of a
+    tree read-only. Raises InvalidMount if one was to be so in any case.
     """
     sources = {point.destination: point.source for point in record.mounts}
-    for target, request in mount_requests(record.config, record.host_config).items():
+    requests = mount_requests(record.config, record.host_config, record.mounts)
+    for number, (target, request) in enumerate(requests.items()):
         access = ["ro"] if request.read_only else []
         if request.kind == "tmpfs":
             yield Mount(target, "tmpfs", "tmpfs", ["nosuid", "nodev", "noexec", *request.options, *access])
@@ -78,7 +104,10 @@ def runtime_mounts(record: Record, *, recursive_read_only: bool) -> Iterator[Mou
             elif request.read_only_below == "with":
                 raise InvalidMount(f"{target}: recursive read-only mounts are not supported by this kernel or runtime")
         kind = "rbind" if request.recursive else "bind"
-        yield Mount(target, "bind", sources[target], [kind, *(access or ["rw"]), request.propagation])
+        source = sources[target]
+        if request.subpath:
+            source = subpaths.bind(source, request.subpath, bundle, number)
+        yield Mount(target, "bind", source, [kind, *(access or ["rw"]), request.propagation])
 
 
 async def fill_volume(volume: Volume, rootfs: Path, target: str, *, in_use: bool) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from lamina.container import identity_files, init_layer, shared_memory
+from lamina.container import identity_files, init_layer, links, shared_memory, subpaths
 from lamina.container.config import ExecConfig
 from lamina.container.errors import CannotUpdate, ContainerNotRunning
 from lamina.container.mount_requests import mount_requests
@@ -98,8 +98,7 @@ class ContainerProcesses:
             base.chmod(0o700)
             for path in base.iterdir():
                 if path.name not in live:
-                    shared_memory.release(path)
-                    shutil.rmtree(path, ignore_errors=True)
+                    _remove_bundle(path)
 
     async def create(self, record: Record, donor_of: DonorOf) -> Started:
         """Prepare everything and create the process, which waits for ``start``.
@@ -120,9 +119,11 @@ class ContainerProcesses:
                 init_layer.mark(rootfs)
             donor = donor_in(record.host_config.network_mode)
             joined = donor_of(donor) if donor is not None else None
-            self._ready_files(record, endpoint, joined)
+            others = links.linked(record, donor_of)
+            self._ready_files(record, endpoint, joined, [other.hosts_line for other in others])
             settings = container_settings(
                 _known_as(record, joined),
+                more_env=links.variables(record, others),
                 rootfs=rootfs,
                 mounts=self._mounts(record, rootfs, donor_of),
                 network=_network_namespace(endpoint, joined),
@@ -334,17 +335,24 @@ class ContainerProcesses:
             sandbox=endpoint.sandbox,
         )
 
-    def _ready_files(self, record: Record, endpoint: NetworkEndpoint | None, joined: Record | None) -> None:
+    def write_names(self, record: Record, donor_of: DonorOf) -> None:
+        """Write the names that a running container knows again, as others' addresses have changed. Raises OSError, LinkedNotRunning."""
+        lines = [other.hosts_line for other in links.linked(record, donor_of) if other.ip]
+        identity_files.write(self.directory(record.id), record, record.endpoint, lines)
+
+    def _ready_files(
+        self, record: Record, endpoint: NetworkEndpoint | None, joined: Record | None, more_hosts: Sequence[str]
+    ) -> None:
         directory = self.directory(record.id)
         if joined is None:
-            identity_files.write(directory, record, endpoint)
+            identity_files.write(directory, record, endpoint, more_hosts)
         else:
             identity_files.share(directory, self.directory(joined.id))
 
     def _mounts(self, record: Record, rootfs: Path, donor_of: DonorOf) -> list[Mount]:
         """All that is mounted in a container beside what every one has."""
         host = record.host_config
-        taken = mount_requests(record.config, host)
+        taken = mount_requests(record.config, host, record.mounts)
         mounts = identity_files.mounts(self.directory(record.id), rootfs, taken, read_only=host.readonly_rootfs)
         donor = donor_in(host.ipc_mode)
         if donor is not None:
@@ -353,11 +361,12 @@ class ContainerProcesses:
         elif host.ipc_mode == "shareable":
             mounts.append(shared_memory.share(self.bundle(record.id), host.shm_size))
         mounts = [m for m in mounts if m.destination not in taken]
-        return [*mounts, *runtime_mounts(record, recursive_read_only=self._recursive_read_only)]
+        return [*mounts, *runtime_mounts(record, self.bundle(record.id), recursive_read_only=self._recursive_read_only)]
 
 
 def _remove_bundle(bundle: Path) -> None:
     shared_memory.release(bundle)
+    subpaths.release(bundle)
     shutil.rmtree(bundle, ignore_errors=True)
 
 

@@ -26,8 +26,9 @@ def container_settings(
     donor_of: DonorOf,
     init_path: str | None,
     cgroup_parent: str,
+    more_env: Sequence[str] = (),
 ) -> ContainerSettings:
-    """What the runtime is to make of a record. *network* is ``host`` or the path of a namespace.
+    """What the runtime is to make of a record. *network* is ``host`` or the path of a namespace; *more_env* gives way to the record's.
 
     Raises InvalidArgument's kinds.
     """
@@ -36,7 +37,7 @@ def container_settings(
     return ContainerSettings(
         rootfs=rootfs,
         args=[record.path, *record.args],
-        env=config.env or [],
+        env=[*more_env, *(config.env or [])],
         cwd=config.working_dir or "/",
         user=config.user,
         additional_groups=host.group_add or [],

@@ -41,6 +41,10 @@ def check_config(config: ContainerConfig, host: HostConfig) -> None:
         signal_number(config.stop_signal)
     if config.hostname and host.uts_mode == "host":
         raise InvalidArgument("conflicting options: hostname and the UTS mode")
+    if host.links and host.network_mode == "host":
+        raise InvalidArgument(
+            "conflicting options: host type networking can't be used with links. This would result in undefined behavior"
+        )
     if donor_in(host.network_mode) is not None:
         _check_joined_network(config, host)
     if config.healthcheck is not None:
@@ -51,6 +55,7 @@ def _check_joined_network(config: ContainerConfig, host: HostConfig) -> None:
     """What a network has is its first container's to choose, not that of who joins it (runconfig/hostconfig_unix.go)."""
     for what, asked in (
         ("hostname and the network mode", config.hostname),
+        ("container type network can't be used with links. This would result in undefined behavior", host.links),
         ("dns and the network mode", host.dns),
         ("custom host-to-IP mapping and the network mode", host.extra_hosts),
         ("mac-address and the network mode", config.mac_address),
@@ -198,8 +203,6 @@ def _refuse_unsupported(config: ContainerConfig, host: HostConfig) -> None:
         {
             "--publish": host.port_bindings,
             "--publish-all": host.publish_all_ports and config.exposed_ports,
-            "--volumes-from": host.volumes_from,
-            "--link": host.links,
             "--gpus": host.device_requests,
             "--storage-opt": host.storage_opt,
             "--userns": host.userns_mode not in ("", "host"),

@@ -22,6 +22,7 @@ from lamina.container.execs import Execs
 from lamina.container.file_copies import FileCopies
 from lamina.container.health import HealthChecks
 from lamina.container.lifecycle import Lifecycle
+from lamina.container.links import LinkedNames
 from lamina.container.log_rotation import LogRotation
 from lamina.container.processes import ContainerProcesses, live_endpoints
 from lamina.container.root_views import RootViews
@@ -201,6 +202,8 @@ async def open_engine(options: EngineOptions) -> Engine:
     logs = LogRotation(containers, processes.log_path, processes.reopen_log)
     announcements.subscribe(health.heard)
     announcements.subscribe(logs.heard)
+    linked_names = LinkedNames(containers, lambda record: processes.write_names(record, containers.find))
+    announcements.subscribe(linked_names.heard)
     await lifecycle.adopt()
     await processes.sweep(ids)
     processes.open(ids)

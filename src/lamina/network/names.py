@@ -28,18 +28,26 @@ class InvalidHost(InvalidArgument):
 
 
 def hosts(
-    *, ip: str, hostname: str, domainname: str, extra: Sequence[str], gateway: str, own_network: bool = True
+    *,
+    ip: str,
+    hostname: str,
+    domainname: str,
+    extra: Sequence[str],
+    gateway: str,
+    own_network: bool = True,
+    lines: Sequence[str] = (),
 ) -> str:
-    """/etc/hosts: the local names, the extra ones (``name:address``, address may be ``host-gateway``), the container's own.
+    """/etc/hosts: the local names, the extra ones (``name:address``, address may be ``host-gateway``), whole *lines*, the container's own.
 
     On the host's network the host's file takes the place of the local names. Raises InvalidHost.
     """
-    lines = list(_LOCAL_LINES) if own_network else _host_names()
-    lines += [_extra_line(text, gateway) for text in extra]
+    written = list(_LOCAL_LINES) if own_network else _host_names()
+    written += [_extra_line(text, gateway) for text in extra]
+    written += lines
     if ip and own_network:
         names = f"{hostname}.{domainname} {hostname}" if domainname else _with_short_form(hostname)
-        lines.append(f"{ip}\t{names}")
-    return "\n".join(lines) + "\n"
+        written.append(f"{ip}\t{names}")
+    return "\n".join(written) + "\n"
 
 
 def _with_short_form(hostname: str) -> str:

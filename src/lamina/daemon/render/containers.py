@@ -9,6 +9,7 @@ import msgspec
 
 from lamina.container.config import ContainerConfig, HostConfig
 from lamina.container.health import Health, Probe
+from lamina.container.links import shown_links
 from lamina.container.record import NEVER, MountPoint, NetworkEndpoint, Record
 from lamina.container.times import parse_rfc3339, rfc3339
 from lamina.engine import Engine
@@ -51,7 +52,7 @@ def inspect(record: Record, engine: Engine, sizes: tuple[int, int] | None = None
         "ProcessLabel": "",
         "AppArmorProfile": "",
         "ExecIDs": engine.execs.ids_of(record.id) or None,
-        "HostConfig": _without_empty(record.host_config),
+        "HostConfig": _without_empty(record.host_config) | {"Links": shown_links(record, engine.containers)},
         "GraphDriver": {
             "Name": engine.lowers.name,
             "Data": {
