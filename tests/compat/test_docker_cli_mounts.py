@@ -37,7 +37,9 @@ def test_a_container_gets_another_s_volumes(daemon: Daemon, tmp_path: Path) -> N
     assert "Read-only" in daemon.docker(*reader, "touch /named/z").err
     daemon.docker_ok("rm", "-v", "giver")
     assert daemon.docker_ok("start", "-a", "taker") == ""
+    nameless = points(daemon, "taker")["/nameless"][0]
     daemon.docker_ok("rm", "-v", "taker")
+    assert daemon.docker("volume", "inspect", nameless).code == 1
     daemon.docker_ok("volume", "rm", "given")
 
 

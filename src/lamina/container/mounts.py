@@ -49,6 +49,7 @@ async def plan_mounts(
 ) -> MountPlan:
     """Look for what a container's mounts need, and make its volumes, which are held. Raises InvalidMount or UnsupportedOption."""
     points, to_fill, anonymous, to_make = [], [], [], []
+    shared = {point.name for point in inherited}
     for target, request in sorted(mount_requests(config, host, inherited).items()):
         if request.kind == "bind":
             if _is_missing(request):
@@ -57,7 +58,8 @@ async def plan_mounts(
         elif request.kind == "volume":
             fresh = request.source not in volumes
             volume = await hold.create(request.source or None, dict(request.labels))
-            if not request.source:
+            # of those who share a volume without a name, the last one takes it away
+            if not request.source or (volume.anonymous and volume.name in shared):
                 anonymous.append(volume.name)
             if request.copies and (fresh or not any(volume.path.iterdir())):
                 to_fill.append((volume, target))
