@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Protocol
 
 from lamina.api import frames
 from lamina.container.detach import DetachKeys
 from lamina.container.streams import Console, Subscription, pump_input
 from lamina.daemon.http import Request
-from lamina.daemon.http.connection import RawStream
 from lamina.daemon.http.message import InvalidRequest
 
 _RAW = "application/vnd.docker.raw-stream"
@@ -36,7 +36,23 @@ class Joint:
         return data if self.plain else frames.encode(stream, data)
 
 
-async def carry(raw: RawStream, console: Console, subscription: Subscription, joint: Joint) -> bool:
+class Stream(Protocol):
+    """A client's connection that was taken over: a raw one, or messages."""
+
+    async def read(self) -> bytes:
+        """The next bytes; empty at the client's end of input."""
+
+    async def write(self, data: bytes) -> None:
+        """Send bytes. Raises ClientGone."""
+
+    async def finish(self) -> None:
+        """Tell the client that nothing more comes, where the protocol has words for that."""
+
+    def close(self) -> None:
+        """Finish writing."""
+
+
+async def carry(raw: Stream, console: Console, subscription: Subscription, joint: Joint) -> bool:
     """Carry both directions until the process has ended, or the client detached or went away; True if it detached."""
     output = asyncio.ensure_future(_carry_output(raw, subscription, joint))
     if joint.takes_input:
@@ -70,13 +86,13 @@ def detach_keys(text: str) -> DetachKeys:
         raise InvalidRequest(f"Invalid detach keys ({text}) provided: {error}") from None
 
 
-async def _carry_output(raw: RawStream, subscription: Subscription, joint: Joint) -> None:
+async def _carry_output(raw: Stream, subscription: Subscription, joint: Joint) -> None:
     async for stream, data in subscription:
         if stream in joint.shown:
             await raw.write(joint.encode(stream, data))
 
 
-async def _until_end(raw: RawStream) -> bool:
+async def _until_end(raw: Stream) -> bool:
     while await raw.read():
         pass
     return False

@@ -8,6 +8,7 @@ import logging
 import os
 import resource
 import signal
+import ssl
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from pathlib import Path
 from lamina.api import versions
 from lamina.daemon.application import Application
 from lamina.daemon.http import Server
+from lamina.daemon.http.tls import TlsFiles
 from lamina.engine import EngineOptions, open_engine
 from lamina.engine.info import lamina_version
 from lamina.errors import LaminaError
@@ -52,6 +54,7 @@ async def _serve(arguments: argparse.Namespace) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    tls = _tls(arguments)
     engine = await open_engine(_options(arguments))
     application = Application(engine)
     headers = {
@@ -60,11 +63,10 @@ async def _serve(arguments: argparse.Namespace) -> int:
         "Ostype": "linux",
         "Server": f"Lamina/{lamina_version()} (linux)",
     }
-    server = Server(application.handle, headers)
+    server = Server(application.handle, headers, tls=tls, group=arguments.group)
     try:
         for host in arguments.host or [_DEFAULT_HOST]:
-            await server.listen(host)
-            _log.info("listening on %s", host)
+            _log.info("listening on %s", await server.listen(host))
         _log.info("ready: storage %s, runtime %s", engine.lowers.name, engine.tools.runtime.name)
         await stop.wait()
         _log.info("shutting down")
@@ -80,6 +82,13 @@ def _raise_open_files() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _tls(arguments: argparse.Namespace) -> ssl.SSLContext | None:
+    """How connections by TCP are encrypted, None for not at all. Raises InvalidCertificate."""
+    if not (arguments.tls or arguments.tlsverify):
+        return None
+    return TlsFiles(arguments.tlscert, arguments.tlskey, arguments.tlscacert if arguments.tlsverify else None).context()
 
 
 def _options(arguments: argparse.Namespace) -> EngineOptions:
@@ -106,6 +115,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-H", "--host", action="append", help=f"address to listen on, repeatable (default {_DEFAULT_HOST})"
     )
+    parser.add_argument("-G", "--group", help="who may use the unix socket (default docker, if there is such a group)")
+    certificates = Path("~/.docker").expanduser()
+    parser.add_argument("--tls", action="store_true", help="encrypt what comes by TCP; clients need no certificate")
+    parser.add_argument("--tlsverify", action="store_true", help="encrypt it, and ask clients for a certificate")
+    for name, file, what in (
+        ("--tlscacert", "ca.pem", "who signs clients' certificates"),
+        ("--tlscert", "cert.pem", "the daemon's certificate"),
+        ("--tlskey", "key.pem", "the daemon's key"),
+    ):
+        parser.add_argument(name, type=Path, default=certificates / file, help=f"{what} (default %(default)s)")
     parser.add_argument("--bridge", help="name of the bridge interface (default lamina0, or the next that is free)")
     parser.add_argument("--bip", help="the bridge's address, such as 172.30.0.1/16 (default: a free subnet)")
     parser.add_argument("--nft-table", help="name of the nftables table (default lamina, numbered as the bridge)")

@@ -80,7 +80,7 @@ class Channel(asyncio.Protocol):
         """Send bytes; returns when the client is not far behind. Raises ClientGone."""
         if self._lost.is_set() or self._transport.is_closing():
             raise ClientGone("the client closed the connection")
-        self._transport.write(data)
+        self._send(data)
         await self._writable.wait()
         if self._lost.is_set():
             raise ClientGone("the client closed the connection")
@@ -89,7 +89,7 @@ class Channel(asyncio.Protocol):
         """Finish writing once all is sent; reading goes on."""
         if not self._lost.is_set() and not self._transport.is_closing():
             with suppress(OSError):
-                self._transport.write_eof()
+                self._finish()
 
     # ending
 
@@ -131,12 +131,23 @@ class Channel(asyncio.Protocol):
             # input has ended, and the kernel does not report more than that
             self.disconnected.clear()
 
+    # what lies between this and the socket
+
+    def _send(self, data: bytes) -> None:
+        self._transport.write(data)
+
+    def _finish(self) -> None:
+        self._transport.write_eof()
+
+    def _use(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._transport.set_write_buffer_limits(high=_WRITE_HIGH_WATER)
+
     # asyncio's side
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """asyncio: a client connected."""
-        self._transport = cast(asyncio.Transport, transport)
-        self._transport.set_write_buffer_limits(high=_WRITE_HIGH_WATER)
+        self._use(cast(asyncio.Transport, transport))
         self._on_open(self)
 
     def data_received(self, data: bytes) -> None:
@@ -173,6 +184,8 @@ class Channel(asyncio.Protocol):
         self._writable.set()
 
     def _watch_for_hang_up(self) -> None:
+        if self._hang_up is not None:
+            return
         # asyncio polls a socket no more after its end of input; an epoll of our own that asks for nothing still reports hang-ups
         client = self._transport.get_extra_info("socket")
         self._hang_up = select.epoll()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from lamina.api.errors import error_body, status_of
 from lamina.daemon.http.body import Body, ChunkedFraming, CountedFraming
@@ -11,7 +11,7 @@ from lamina.daemon.http.channel import Channel, ClientGone
 from lamina.daemon.http.head import MalformedRequest, RequestHead, read_head
 from lamina.daemon.http.message import Request, Response, StreamingResponse, json_response
 from lamina.daemon.http.raw import RawStream, opening
-from lamina.daemon.http.sending import ResponseWriter
+from lamina.daemon.http.sending import ResponseWriter, encode_fields
 from lamina.errors import LaminaError
 
 __all__ = ["ClientGone", "Connection", "Handler", "RawStream"]
@@ -79,9 +79,10 @@ class Connection:
         framing = ChunkedFraming() if head.length is None else CountedFraming(head.length)
         waits = not head.is_http_1_0 and head.headers.get("Expect", "").lower() == "100-continue"
 
-        async def take_over(content_type: str) -> RawStream:
+        async def take_over(content_type: str, fields: Mapping[str, str]) -> RawStream:
             self._is_taken_over = True
-            await self._channel.write(opening(content_type, head.upgrade) + self._common + b"\r\n")
+            own = encode_fields({"Content-Type": content_type, **fields} if content_type else fields)
+            await self._channel.write(opening(head.upgrade) + own + self._common + b"\r\n")
             return RawStream(self._channel)
 
         return Request(

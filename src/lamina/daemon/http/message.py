@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, TypeVar
 from urllib.parse import parse_qs
 
@@ -36,7 +37,7 @@ class Request:
     headers: Mapping[str, str]
     body: Body
     channel: Channel
-    take_over: Callable[[str], Awaitable[RawStream]]
+    take_over: Callable[[str, Mapping[str, str]], Awaitable[RawStream]]
     path_params: Mapping[str, str] = field(default_factory=dict)
     api_version: tuple[int, int] = (0, 0)
 
@@ -52,13 +53,13 @@ class Request:
         """Cancel the task that runs this block if the client goes away meanwhile. Raises ClientGone if it has gone already."""
         return self.channel.cancel_when_gone()
 
-    async def hijack(self, content_type: str) -> RawStream:
+    async def hijack(self, content_type: str, fields: Mapping[str, str] = MappingProxyType({})) -> RawStream:
         """Take the connection over: 101 or 200 is sent, then bytes are raw both ways. The handler then returns None.
 
-        The rest of the body is skipped. Raises ClientGone.
+        *fields* are more of the response's. The rest of the body is skipped. Raises ClientGone.
         """
         await self.body.skip()
-        return await self.take_over(content_type)
+        return await self.take_over(content_type, fields)
 
     def query(self, name: str, default: str = "") -> str:
         """A parameter's first value."""

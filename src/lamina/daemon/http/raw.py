@@ -35,15 +35,16 @@ class RawStream:
         """Finish writing once all is sent; reading goes on."""
         self._channel.write_eof()
 
+    async def finish(self) -> None:
+        """Nothing: the end of the bytes is all there is to say."""
+
     def close(self) -> None:
         """Finish writing. The connection closes when its handler returns, after all was sent."""
         self._channel.write_eof()
 
 
-def opening(content_type: str, upgrade: str | None) -> bytes:
+def opening(upgrade: str | None) -> bytes:
     """The first lines of the response that begins a raw stream; *upgrade* is the protocol that the client asked for."""
     if upgrade is None:
-        return f"HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\n".encode("latin-1")
-    return (
-        f"HTTP/1.1 101 UPGRADED\r\nContent-Type: {content_type}\r\nConnection: Upgrade\r\nUpgrade: {upgrade}\r\n"
-    ).encode("latin-1")
+        return b"HTTP/1.1 200 OK\r\n"
+    return f"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: {upgrade}\r\n".encode("latin-1")

@@ -7,6 +7,7 @@ import grp
 import logging
 import os
 import socket
+import ssl
 import stat
 from collections.abc import Mapping
 from contextlib import suppress
@@ -16,6 +17,7 @@ from urllib.parse import urlsplit
 from lamina.daemon.http.channel import Channel
 from lamina.daemon.http.connection import Connection, Handler
 from lamina.daemon.http.sending import encode_fields
+from lamina.daemon.http.tls import TlsChannel
 from lamina.errors import InvalidArgument, Unavailable
 
 _log = logging.getLogger(__name__)
@@ -31,6 +33,14 @@ class InvalidHost(InvalidArgument):
         super().__init__(f"invalid host {text!r}: expected unix:///path or tcp://address:port")
 
 
+class UnknownGroup(InvalidArgument):
+    """The group that is to use the socket does not exist."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"group {name} not found")
+        self.name = name
+
+
 class AddressTaken(Unavailable):
     """Another process listens on the address."""
 
@@ -41,8 +51,18 @@ class AddressTaken(Unavailable):
 class Server:
     """Serves one handler on any number of addresses. *headers* are part of every response."""
 
-    def __init__(self, handler: Handler, headers: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        handler: Handler,
+        headers: Mapping[str, str],
+        *,
+        tls: ssl.SSLContext | None = None,
+        group: str | None = None,
+    ) -> None:
+        """*tls* is how what comes by TCP is encrypted; *group* may use unix sockets, by default ``docker`` where there is one."""
         self._handler = handler
+        self._tls = tls
+        self._group = group
         self._common = encode_fields(headers)
         self._servers: list[asyncio.Server] = []
         self._paths: list[tuple[Path, int]] = []
@@ -93,6 +113,22 @@ class Server:
     def _new_channel(self) -> Channel:
         return Channel(self._serve)
 
+    def _new_tcp_channel(self) -> Channel:
+        return Channel(self._serve) if self._tls is None else TlsChannel(self._serve, self._tls)
+
+    def _group_id(self) -> int:
+        """Raises InvalidHost for a group that was asked for and does not exist; -1 leaves the socket to root."""
+        try:
+            return (
+                int(self._group)
+                if self._group and self._group.isdigit()
+                else grp.getgrnam(self._group or _GROUP).gr_gid
+            )
+        except KeyError:
+            if self._group:
+                raise UnknownGroup(self._group) from None
+            return -1
+
     def _serve(self, channel: Channel) -> None:
         connection = Connection(channel, self._handler, self._common)
         task = asyncio.ensure_future(connection.serve())
@@ -120,8 +156,7 @@ class Server:
             raise
         finally:
             os.umask(before)
-        with suppress(KeyError):
-            os.chown(path, -1, grp.getgrnam(_GROUP).gr_gid)
+        os.chown(path, -1, self._group_id())
         loop = asyncio.get_running_loop()
         self._servers.append(await loop.create_unix_server(self._new_channel, sock=listener, backlog=_BACKLOG))
         self._paths.append((path, path.stat().st_ino))
@@ -129,9 +164,9 @@ class Server:
 
     async def _listen_tcp(self, address: str, port: int) -> str:
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(self._new_channel, address, port, backlog=_BACKLOG)
+        server = await loop.create_server(self._new_tcp_channel, address, port, backlog=_BACKLOG)
         self._servers.append(server)
-        if address not in ("127.0.0.1", "::1", "localhost"):
+        if self._tls is None and address not in ("127.0.0.1", "::1", "localhost"):
             _log.warning("listening on %s without TLS: whoever reaches it is root here", address)
         shown = f"[{address}]" if ":" in address else address
         return f"tcp://{shown}:{server.sockets[0].getsockname()[1]}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import cast
@@ -29,7 +29,7 @@ from lamina.container.waiting import Condition
 from lamina.daemon.http import Request, Response, StreamingResponse, json_response
 from lamina.daemon.http.connection import ClientGone
 from lamina.daemon.http.message import InvalidRequest, encode_json
-from lamina.daemon.joining import Joint, carry, detach_keys, stream_type
+from lamina.daemon.joining import Joint, Stream, carry, detach_keys, stream_type
 from lamina.daemon.render import containers as render
 from lamina.daemon.render.images import size_of
 from lamina.daemon.router import Route
@@ -74,6 +74,7 @@ def routes(engine: Engine) -> list[Route]:
         Route("POST", "/containers/{id}/rename", resource.rename),
         Route("POST", "/containers/{id}/wait", resource.wait, cancellable=True),
         Route("POST", "/containers/{id}/attach", resource.attach),
+        Route("GET", "/containers/{id}/attach/ws", resource.attach_websocket),
         Route("POST", "/containers/{id}/resize", resource.resize),
         Route("DELETE", "/containers/{id}", resource.delete),
     ]
@@ -242,31 +243,45 @@ class _Containers:
 
     async def attach(self, request: Request) -> Response | None:
         record = self._find(request)
+        plain = record.config.tty
+        await self._attach(request, record, plain, lambda: request.hijack(stream_type(request, plain=plain)))
+        return None
+
+    async def attach_websocket(self, request: Request) -> Response | None:
+        """The same through messages, in which the streams are not told apart."""
+        from lamina.daemon.http.websocket import accept_websocket
+
+        await self._attach(request, self._find(request), True, lambda: accept_websocket(request))
+        return None
+
+    async def _attach(
+        self, request: Request, record: Record, plain: bool, take_over: Callable[[], Awaitable[Stream]]
+    ) -> None:
         wants = {name: request.flag(name) for name in ("stdin", "stdout", "stderr", "stream", "logs")}
         config = record.config
         joint = Joint(
             shown={number for number, name in ((1, "stdout"), (2, "stderr")) if wants[name]},
-            plain=config.tty,
+            plain=plain,
             takes_input=wants["stdin"] and config.open_stdin,
             closes_input=config.stdin_once and not config.tty,
             keys=detach_keys(request.query("detachKeys")) if config.tty else None,
         )
         attached = await self._engine.lifecycle.attach(record.id) if wants["stream"] else None
         try:
-            raw = await request.hijack(stream_type(request, plain=record.config.tty))
+            stream = await take_over()
             self._emit("attach", record)
-            with closing(raw), suppress(ClientGone, ConnectionError):  # a client may go whenever it likes
+            with closing(stream), suppress(ClientGone, ConnectionError):  # a client may go whenever it likes
                 if wants["logs"]:
                     query = LogQuery(stdout=wants["stdout"], stderr=wants["stderr"])
-                    encode = _plain if record.config.tty else _framed
+                    encode = _plain if plain else _framed
                     async for data in encode(self._log_lines(record, query), _Prefix()):
-                        await raw.write(data)
+                        await stream.write(data)
                 if attached is not None:
-                    await carry(raw, self._engine.lifecycle.console(record.id), attached, joint)
+                    await carry(stream, self._engine.lifecycle.console(record.id), attached, joint)
+                await stream.finish()
         finally:
             if attached is not None:
                 attached.close()
-        return None
 
     async def _sizes(self, record: Record) -> tuple[int, int]:
         written = await asyncio.to_thread(self._engine.snapshots.size_bytes, record.id)
