@@ -40,7 +40,7 @@ def sign(directory: Path, name: str, subject: str, extensions: str) -> None:
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("certificates")
-    authority = [
+    authority: list[str | Path] = [
         "-keyout",
         directory / "ca-key.pem",
         "-out",
