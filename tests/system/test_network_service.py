@@ -244,6 +244,7 @@ async def test_a_hundred_endpoints_leave_nothing_behind(host: Host) -> None:
     before = host.traces()
     for _ in range(100):
         await service.release(await service.acquire("bridge"))
+    await service.settled()
     assert host.traces() == before
     assert _run("ip", "neigh", "show", "nud", "permanent") == ""
 
@@ -300,6 +301,7 @@ async def test_a_cancelled_release_removes_and_frees_all_the_same(host: Host) ->
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         await service.release(MISSING_ENDPOINT)
+        await service.settled()
         assert host.traces() == before
 
 

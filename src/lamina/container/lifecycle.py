@@ -77,6 +77,8 @@ class Lifecycle:
         self._locks: dict[str, asyncio.Lock] = {}
         self._restarts = Restarts(self._start_again)
         self._kept: set[str] = set()
+        self._leaving: dict[str, bool] = {}
+        self._discarding = asyncio.Semaphore(1)
         self._consoles: dict[str, Console] = {}
         self._watchers: dict[str, asyncio.Task[None]] = {}
         self._starts: dict[str, asyncio.Task[None]] = {}
@@ -333,12 +335,17 @@ class Lifecycle:
                 if not record.state.has_process:
                     await self._remove(record, volumes=volumes)
                     return
-            await self._end(record)
+            # its end need not be written down, as nothing of it stays
+            self._leaving[container_id] = volumes
+            try:
+                await self._end(record)
+            finally:
+                self._leaving.pop(container_id, None)
             if await self._has_removed_itself(container_id):
                 return
 
     async def _has_removed_itself(self, container_id: str) -> bool:
-        """Whether an end that was recorded took the container with it (``--rm``), which is done under the lock, behind the telling."""
+        """Whether an end that was recorded took the container with it, which is done under the lock, behind the telling."""
         if container_id in self._store:
             async with self._lock(container_id):
                 pass
@@ -363,11 +370,13 @@ class Lifecycle:
         return [n for n in record.anonymous_volumes if n not in used and not self._volumes.is_held(n)]
 
     async def _discard(self, record: Record) -> None:
+        """Delete what is left of a container, for which nobody waits: one container after the other, so that others' work goes first."""
         watcher = self._watchers.get(record.id)
         if watcher is not None:
             await asyncio.wait((watcher,))
-        await self._snapshots.remove(record.id)
-        await self._processes.forget(record.id)
+        async with self._discarding:
+            await self._snapshots.remove(record.id)
+            await self._processes.forget(record.id)
 
     async def adopt(self) -> None:
         """Find the containers that ran when the last daemon ended: watch those that run, record the end of the others.
@@ -443,7 +452,8 @@ class Lifecycle:
     async def _record_end(self, record: Record, status: ExitStatus) -> None:
         """With the lock held. Whatever fails, those who wait are told, and what the process had is cleaned up."""
         ended = _as_ended(record, status)
-        goes = ended.host_config.auto_remove and record.id not in self._kept
+        volumes = self._leaving.get(record.id, True)
+        goes = record.id in self._leaving or (ended.host_config.auto_remove and record.id not in self._kept)
         comes_back = wants_restart(ended)
         if comes_back:
             counted = msgspec.structs.replace(ended, restart_count=ended.restart_count + 1)
@@ -457,7 +467,7 @@ class Lifecycle:
             self._waiters.tell_exit(record.id, status.code)
             self.console(record.id).end_subscriptions()
             if goes:
-                await self._remove_ended(ended)
+                await self._remove_ended(ended, volumes=volumes)
         finally:
             try:
                 await self._processes.clean_up(ended, record.endpoint, has_ended=True)
@@ -465,9 +475,9 @@ class Lifecycle:
                 if comes_back:
                     self._restarts.schedule(record.id, _seconds_run(ended))
 
-    async def _remove_ended(self, ended: Record) -> None:
+    async def _remove_ended(self, ended: Record, *, volumes: bool = True) -> None:
         try:
-            await self._remove(ended, volumes=True)
+            await self._remove(ended, volumes=volumes)
         except LaminaError as error:
             _log.error("container %s has ended and cannot be removed: %s", ended.id, error)
             await self._store.settle(ended)

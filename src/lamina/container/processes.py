@@ -31,6 +31,7 @@ from lamina.container.settings import (
 )
 from lamina.container.streams import Console
 from lamina.linux import mount, processes
+from lamina.linux.deletion import remove_tree
 from lamina.linux.tasks import to_the_end
 from lamina.network import Endpoint, NetworkService
 from lamina.oci.digest import DiffID, Digest
@@ -291,7 +292,7 @@ class ContainerProcesses:
 
     async def forget(self, container_id: str) -> None:
         """Remove a container's own files."""
-        await asyncio.to_thread(shutil.rmtree, self.directory(container_id), ignore_errors=True)
+        await asyncio.to_thread(remove_tree, self.directory(container_id))
 
     def group(self, record: Record) -> str:
         """The control group of a container, whether it runs or not."""
@@ -367,7 +368,7 @@ class ContainerProcesses:
 def _remove_bundle(bundle: Path) -> None:
     shared_memory.release(bundle)
     subpaths.release(bundle)
-    shutil.rmtree(bundle, ignore_errors=True)
+    remove_tree(bundle)
 
 
 def _known_as(record: Record, joined: Record | None) -> Record:

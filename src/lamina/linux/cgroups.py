@@ -138,6 +138,9 @@ class Hierarchies:
         deadline = time.monotonic() + timeout_s
         failed: OSError | None = None
         for directory in self.directories(group):
+            with suppress(OSError):  # it has groups below it, or the kernel holds it still
+                os.rmdir(directory)
+                continue
             for path, _, _ in os.walk(directory, topdown=False):
                 try:
                     _remove_directory(path, deadline)

@@ -11,15 +11,19 @@ import json
 import logging
 import re
 import secrets
+import socket
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 from typing import TypeVar
 
 from lamina.linux.files import write_atomically
+from lamina.linux.namespaces import remove_network_namespace
 from lamina.linux.tasks import to_the_end
 from lamina.network import firewall
 from lamina.network.claims import Claims, NameTaken, check_interface_name
@@ -43,6 +47,8 @@ _LONGEST_PREFIX = 30
 _DEFAULT_BRIDGE = "lamina"
 _DEFAULT_TABLE = "lamina"
 _MOST_DAEMONS = 100
+_GONE_PATIENCE_S = 2.0
+_GONE_POLL_S = 0.02
 _MAC = re.compile("[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 
 
@@ -87,6 +93,7 @@ class NetworkService:
         self._links: Links | None = None
         self._pool: AddressPool | None = None
         self._held: dict[str, IPv4Address] = {}  # by endpoint ID, so that a second release frees nobody else's address
+        self._leaving: set[asyncio.Task[None]] = set()
         self._failure: BridgeUnavailable | None = None
         self.ids: dict[str, str] = {}
 
@@ -138,9 +145,11 @@ class NetworkService:
         try:
             return await self._make(address, mac)
         except (AddressInUse, NoAddressLeft):
-            if not self._ready and (self._refill is None or self._refill.done()):
+            if not self._ready and not self._leaving and (self._refill is None or self._refill.done()):
                 raise
-        await self._give_up_ready()  # one of them may hold the address, and who asks comes before who may ask
+        # one that is ready may hold the address, or one on its way out; who asks comes before who may ask
+        await self._give_up_ready()
+        await self.settled()
         try:
             return await self._make(address, mac)
         finally:
@@ -150,10 +159,16 @@ class NetworkService:
         """Remove an endpoint and free its address; gone already is no error. It is done to its end when cancelled too."""
         await to_the_end(self._remove(endpoint))
 
+    async def settled(self) -> None:
+        """Return when the kernel has taken away the interfaces of all that was released."""
+        if self._leaving:
+            await asyncio.wait(self._leaving)
+
     async def close(self, *, remove: bool) -> None:
         """Let go; with *remove* the bridge and its rules vanish too, which is for when no container uses them."""
         self._closing = True
         await self._give_up_ready()
+        await self.settled()
         if remove and self._links is not None and not await self._in_thread(self._links.endpoints_on_bridge):
             await self._in_thread(self._links.remove_bridge)
             with suppress(BridgeUnavailable):
@@ -217,7 +232,25 @@ class NetworkService:
         self._free(endpoint)
 
     async def _remove(self, endpoint: Endpoint) -> None:
-        await self._in_thread(lambda: self._require_links().remove_endpoint(Path(endpoint.sandbox), endpoint.interface))
+        """Let the kernel take the interfaces away with the namespace, which it does for many at once; its address is free then."""
+        await asyncio.to_thread(remove_network_namespace, Path(endpoint.sandbox))
+        if not endpoint.interface:
+            self._free(endpoint)
+            return
+        task = asyncio.ensure_future(self._free_when_gone(endpoint))
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+
+    def _remove_links(self, endpoint: Endpoint) -> None:
+        self._require_links().remove_endpoint(Path(endpoint.sandbox), endpoint.interface)
+
+    async def _free_when_gone(self, endpoint: Endpoint) -> None:
+        deadline = time.monotonic() + _GONE_PATIENCE_S
+        while _exists(endpoint.interface):
+            if time.monotonic() > deadline:
+                await self._in_thread(partial(self._remove_links, endpoint))  # somebody keeps the namespace
+                break
+            await asyncio.sleep(_GONE_POLL_S)
         self._free(endpoint)
 
     def _free(self, endpoint: Endpoint) -> None:
@@ -336,3 +369,11 @@ def _address_of(text: str) -> IPv4Address:
 def _mac_of(address: IPv4Address) -> str:
     """A locally administered address that is unique in the subnet, as the IP address is (docker's rule)."""
     return "02:42:" + ":".join(f"{byte:02x}" for byte in address.packed)
+
+
+def _exists(interface: str) -> bool:
+    try:
+        socket.if_nametoindex(interface)
+    except OSError:
+        return False
+    return True

@@ -7,6 +7,7 @@ A removal frees space, and must not fail for want of it: beside the database lie
 full disk refuses a write that frees, and taken again when there is room.
 
 All access goes through one thread of its own, so that no caller blocks the event loop and there is never a second writer to wait for.
+Writes that come while another is on its way to the disk wait for it and go together: many callers share the price of one sync.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from lamina.errors import DataLoss, LaminaError
 
@@ -60,6 +62,32 @@ class Schema:
     migrations: Sequence[str]
 
 
+@dataclass(frozen=True)
+class _Failed:
+    """A change that raised."""
+
+    error: Exception
+
+
+@dataclass(frozen=True)
+class _Write:
+    """A change that waits for its turn, and the future of who waits for it."""
+
+    change: Change
+    lasting: bool
+    frees: bool
+    outcome: asyncio.Future[Any]
+
+    def tell(self, result: object) -> None:
+        """Let the caller go on; one that was cancelled hears nothing."""
+        if self.outcome.done():
+            return
+        if isinstance(result, _Failed):
+            self.outcome.set_exception(result.error)
+        else:
+            self.outcome.set_result(result)
+
+
 class Database:
     """A state database; open it with ``Database.open``."""
 
@@ -69,6 +97,8 @@ class Database:
         self._executor = executor
         self._ballast = path.with_name(f"{path.name}-ballast")
         self._has_ballast = False
+        self._waiting: list[_Write] = []
+        self._writing: asyncio.Task[None] | None = None
 
     @classmethod
     async def open(cls, path: Path, schemas: Sequence[Schema]) -> Database:
@@ -92,16 +122,66 @@ class Database:
         Raises WriteFailed.
         A caller that is cancelled meanwhile cannot stop the transaction: it is done wholly or not at all.
         """
-        return await self._in_thread(lambda: self._write(change, lasting=lasting, frees=frees))
+        outcome: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Write(change, lasting, frees, outcome))
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.ensure_future(self._write_waiting())
+        return await outcome
 
     async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
         """Run *query* against the last committed state."""
         return await self._in_thread(lambda: query(self._connection))
 
     async def close(self) -> None:
-        """Fold the write-ahead log into the file and close it."""
+        """Write what waits, fold the write-ahead log into the file and close it."""
+        if self._writing is not None:
+            await self._writing
         await self._in_thread(self._connection.close)
         self._executor.shutdown(wait=False)
+
+    async def _write_waiting(self) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting, []
+            results = await self._in_thread(partial(self._write_batch, batch))
+            for write, result in zip(batch, results, strict=True):
+                write.tell(result)
+
+    def _write_batch(self, batch: Sequence[_Write]) -> list[object]:
+        """What each change returned, or the exception that it came to."""
+        if len(batch) > 1:
+            try:
+                return self._write_together(batch)
+            except sqlite3.OperationalError:
+                pass  # the disk may be full, which some of them are let off from: one after another
+        results: list[object] = []
+        for write in batch:
+            try:
+                results.append(self._write(write.change, lasting=write.lasting, frees=write.frees))
+            except Exception as error:
+                results.append(_Failed(error))
+        return results
+
+    def _write_together(self, batch: Sequence[_Write]) -> list[object]:
+        """In one transaction, in which a change that fails undoes itself alone. Raises OperationalError; nothing is done then."""
+
+        def all_of_them(connection: sqlite3.Connection) -> list[object]:
+            results: list[object] = []
+            for write in batch:
+                connection.execute("SAVEPOINT one")
+                try:
+                    results.append(write.change(connection))
+                except sqlite3.OperationalError:
+                    raise
+                except Exception as error:
+                    connection.execute("ROLLBACK TO one")
+                    results.append(_Failed(error))
+                connection.execute("RELEASE one")
+            return results
+
+        results = _write(self._connection, all_of_them, lasting=any(write.lasting for write in batch))
+        if any(write.frees for write in batch) and not self._has_ballast:
+            self._take_ballast()
+        return results
 
     def _write(self, change: Callable[[sqlite3.Connection], T], *, lasting: bool, frees: bool) -> T:
         try:
