@@ -26,7 +26,7 @@ class Engine:
     """An engine that runs: how to talk to it.
 
     ``cli`` is the command that does the work that is timed (docker's, for lamina and docker alike); ``own_cli`` is the engine's own.
-    ``pids`` are its resident processes, none where it has no daemon.
+    ``pids`` are its resident processes, none where it has no daemon; ``keepers`` are those that each container has of its own.
     """
 
     name: str
@@ -35,6 +35,7 @@ class Engine:
     version: str
     environment: Mapping[str, str] = field(default_factory=dict)
     pids: Callable[[], list[int]] = list
+    keepers: Callable[[], list[int]] = list
 
     def run(self, *arguments: str | Path, own: bool = False) -> str:
         """Run one command of the engine's and return its output. Raises CalledProcessError."""
@@ -68,7 +69,7 @@ class Engine:
 
     def memory_bytes(self) -> int:
         """What the resident processes hold, shared pages counted by their share (PSS)."""
-        return sum(_pss(pid) for pid in self.pids())
+        return sum(pss(pid) for pid in self.pids())
 
 
 class MemoryWatch(threading.Thread):
@@ -84,7 +85,7 @@ class MemoryWatch(threading.Thread):
         """The thread's work."""
         while not self._ended.wait(_WATCH_INTERVAL_S):
             everyone = {child for pid in self._pids() for child in _with_children(pid)}
-            self.peak_bytes = max(self.peak_bytes, sum(map(_pss, everyone)))
+            self.peak_bytes = max(self.peak_bytes, sum(map(pss, everyone)))
 
     def stop(self) -> None:
         """End the watch."""
@@ -109,6 +110,7 @@ def lamina(directory: Path) -> Iterator[Engine]:
             [LAMINA, "-H", host],
             version.stdout.strip(),
             pids=lambda: [process.pid],
+            keepers=lambda: _keepers("conmon", f"{directory}/lamina-run"),
         )
 
 
@@ -124,7 +126,14 @@ def docker(directory: Path) -> Iterator[Engine]:
         version = subprocess.run(
             [*command, "version", "-f", "{{.Server.Version}}"], capture_output=True, text=True, check=True
         )
-        yield Engine("docker", command, command, version.stdout.strip(), pids=lambda: _with_children(process.pid))
+        yield Engine(
+            "docker",
+            command,
+            command,
+            version.stdout.strip(),
+            pids=lambda: _with_children(process.pid),
+            keepers=lambda: _keepers("containerd-shim", f"{directory}/docker-run"),
+        )
 
 
 @contextmanager
@@ -151,7 +160,14 @@ def podman(directory: Path) -> Iterator[Engine]:
         "CONTAINERS_CONF": str(settings / "containers.conf"),
     }
     version = subprocess.run(["podman", "--version"], capture_output=True, text=True, check=True).stdout.split()[-1]
-    engine = Engine("podman", ["podman"], ["podman"], f"{version} ({Path(runtime or '').name})", environment)
+    engine = Engine(
+        "podman",
+        ["podman"],
+        ["podman"],
+        f"{version} ({Path(runtime or '').name})",
+        environment,
+        keepers=lambda: _keepers("conmon", str(run_root)),
+    )
     try:
         yield engine
     finally:
@@ -207,7 +223,19 @@ def _with_children(pid: int) -> list[int]:
     return found
 
 
-def _pss(pid: int) -> int:
+def _keepers(name: str, mark: str) -> list[int]:
+    """The processes of a program that have something in their command line."""
+    found = []
+    for process in Path("/proc").iterdir():
+        with suppress(OSError):
+            words = (process / "cmdline").read_bytes().split(b"\0") if process.name.isdigit() else [b""]
+            if Path(os.fsdecode(words[0])).name.startswith(name) and any(mark.encode() in word for word in words):
+                found.append(int(process.name))
+    return found
+
+
+def pss(pid: int) -> int:
+    """What a process holds, in bytes, shared pages counted by their share; 0 if it is gone."""
     with suppress(OSError):
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
             if line.startswith("Pss:"):

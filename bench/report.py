@@ -81,6 +81,8 @@ def _ratio(peer: float | None, own: float | None) -> str:
 
 def shown(value: float, unit: Unit) -> str:
     """A figure as people read it."""
+    if unit == "share":
+        return f"{value:.1%} of a core"
     if unit == "bytes":
-        return f"{value / 2**20:.0f} MiB"
+        return f"{value / 2**20:.0f} MiB" if value > 10 << 20 else f"{value / 2**20:.2f} MiB"
     return f"{value * 1000:.0f} ms" if value < 1 else f"{value:.2f} s"

@@ -12,17 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from bench import many
 from bench.corpus import Corpus
 from bench.engines import Engine
 from bench.host import settle
 
-Unit = Literal["s", "bytes"]
+Unit = Literal["s", "bytes", "share"]
 _SHORT, _LONG = 7, 3
 
 
 @dataclass(frozen=True)
 class Row:
-    """A kind of work. *measure* does it once and returns seconds or bytes; *floor* does the least that anybody must do."""
+    """A kind of work. *measure* does it once and returns seconds, bytes, or a share of a core; *floor* does what nobody can do without."""
 
     name: str
     title: str
@@ -113,19 +114,40 @@ def _interpreter(corpus: Corpus, scratch: Path) -> float:
     return time.perf_counter() - start
 
 
+def _client_and_runtime_exec(corpus: Corpus, scratch: Path) -> float:
+    """The command line's start, and the runtime's part in a container that runs without any engine."""
+    bundle = scratch / "sleeping"
+    if not bundle.exists():
+        _make_bundle(corpus, bundle, ["sleep", "1000"])
+    runc, name, nowhere = ["runc", "--root", str(scratch / "runc")], f"lmexec{os.getpid()}", subprocess.DEVNULL
+    run = [*runc, "run", "--detach", "--bundle", str(bundle), name]
+    subprocess.run(run, check=True, stdin=nowhere, stdout=nowhere, stderr=nowhere)
+    try:
+        start = time.perf_counter()
+        subprocess.run(["docker", "--version"], check=True, stdout=nowhere)
+        subprocess.run([*runc, "exec", name, "true"], check=True, stdin=nowhere, stdout=nowhere)
+        return time.perf_counter() - start
+    finally:
+        subprocess.run([*runc, "delete", "--force", name], check=True, stdin=nowhere)
+
+
 def _runtime(corpus: Corpus, scratch: Path) -> float:
     bundle = scratch / "bundle"
     if not bundle.exists():
-        (bundle / "rootfs").mkdir(parents=True)
-        subprocess.run(["tar", "-xf", corpus.busybox, "-C", bundle / "rootfs"], check=True)
-        subprocess.run(["runc", "spec", "--bundle", bundle], check=True)
-        config = json.loads((bundle / "config.json").read_text())
-        config["process"] |= {"args": ["true"], "terminal": False, "rlimits": []}
-        (bundle / "config.json").write_text(json.dumps(config))
+        _make_bundle(corpus, bundle, ["true"])
     begin = time.perf_counter()
     argv = ["runc", "--root", str(scratch / "runc"), "run", "--bundle", str(bundle), f"lmbench{os.getpid()}"]
     subprocess.run(argv, check=True, stdin=subprocess.DEVNULL)
     return time.perf_counter() - begin
+
+
+def _make_bundle(corpus: Corpus, bundle: Path, argv: list[str]) -> None:
+    (bundle / "rootfs").mkdir(parents=True)
+    subprocess.run(["tar", "-xf", corpus.busybox, "-C", bundle / "rootfs"], check=True)
+    subprocess.run(["runc", "spec", "--bundle", bundle], check=True)
+    config = json.loads((bundle / "config.json").read_text())
+    config["process"] |= {"args": argv, "terminal": False, "rlimits": []}
+    (bundle / "config.json").write_text(json.dumps(config))
 
 
 ROWS = (
@@ -140,7 +162,29 @@ ROWS = (
     ),
     Row("run-none", "`run --rm --network none busybox true`", 0.055, _SHORT, _run("--network", "none")),
     Row("run-host", "`run --rm --network host busybox true`", 0.050, _SHORT, _run("--network", "host")),
-    Row("exec", "`exec` of `true` in a running container", 0.035, _SHORT, _exec),
+    Row(
+        "exec",
+        "`exec` of `true` in a running container",
+        0.035,
+        _SHORT,
+        _exec,
+        _client_and_runtime_exec,
+        "`docker --version` and `runc exec`",
+    ),
+    Row("run-d", "100 × `run -d`, one after another", 7.0, _LONG, many.run_detached),
+    Row("rm-100", "`rm -f` of 100 that run", 2.0, _LONG, many.remove_running),
+    Row("run-32", "32 × `run --rm busybox true` at once", 1.5, _SHORT, many.run_at_once),
+    Row(
+        "container-memory",
+        "memory of a running container beside its own processes (PSS)",
+        512 << 10,
+        1,
+        many.memory_of_one,
+        unit="bytes",
+    ),
+    Row("logs-tail", "`logs --tail 10` of a log of 1 GB", 0.05, 1, many.tail_of_much),
+    Row("ps-1000", "`ps -a` with 1,000 containers", 0.1, 1, many.list_many),
+    Row("stats", "CPU of the daemon while `stats` shows 100 containers", 0.05, 1, many.watching, unit="share"),
     Row("ps", "`ps`, the engine's own command", 0.040, _SHORT, _ps, _interpreter, "`python3 -I -S -c pass`"),
     Row("memory", "memory of the idle daemon (PSS)", 60 << 20, 1, _memory, unit="bytes"),
     Row(
