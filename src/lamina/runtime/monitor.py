@@ -34,6 +34,8 @@ _log = logging.getLogger(__name__)
 _PACKET_BYTES = 64 << 10
 _STDIN_BYTES = 8 << 10
 _SIGKILLED = 137
+_UNKNOWN = 255
+"""As docker has it for a container that a machine's end has taken."""
 _CREATE_TIMEOUT_S = 60.0
 _FIRST_STREAM = 1
 """conmon counts its pipes: 1 is stdin, 2 stdout, 3 stderr."""
@@ -216,7 +218,7 @@ class Monitor:
         try:
             return ExitStatus(int(path.read_text() or _SIGKILLED), oom_killed, path.stat().st_mtime_ns)
         except (FileNotFoundError, ValueError):
-            return ExitStatus(_SIGKILLED, oom_killed, 0, known=False)
+            return ExitStatus(_UNKNOWN, oom_killed, 0, known=False)
 
     @staticmethod
     def resize(bundle: Path, height: int, width: int) -> None:
