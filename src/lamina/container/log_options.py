@@ -1,6 +1,7 @@
 """``--log-driver`` and ``--log-opt``: what they may say, how long a log may become, and what ``--details`` shows with its lines.
 
-The drivers ``json-file`` and ``local`` differ in their limits alone: both are the file that conmon writes.
+Every driver but ``none`` keeps the file that conmon writes, so that ``logs`` always works. ``json-file`` and ``local`` differ in their
+limits alone; with ``journald`` conmon writes to the journal, too, and with ``syslog`` the daemon to syslog (``container.syslog``).
 """
 
 from __future__ import annotations
@@ -8,15 +9,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote_plus
 
 from lamina.container.config import LogConfig
 from lamina.container.errors import UnsupportedOption
 from lamina.container.record import Record
+from lamina.container.syslog import SYSLOG_OPTIONS, SyslogTarget
 from lamina.errors import InvalidArgument
 
-DRIVERS = ("json-file", "local", "none")
+DRIVERS = ("json-file", "local", "none", "journald", "syslog")
+JOURNAL = Path("/run/systemd/journal/socket")
 _OPTIONS = frozenset("max-size max-file compress labels labels-regex env env-regex tag mode max-buffer-size".split())
 _UNITS = {"b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "": 1}
 _FIELD = re.compile(r"\{\{\s*\.(\w+)\s*\}\}")
@@ -71,9 +75,24 @@ def check_log_config(config: LogConfig) -> None:
         raise UnsupportedOption(f"log driver {config.type!r}", f"lamina has {', '.join(DRIVERS)}")
     if config.type == "none":
         return
-    for name in sorted(set(options) - _OPTIONS):
+    known = _OPTIONS | SYSLOG_OPTIONS if config.type == "syslog" else _OPTIONS
+    for name in sorted(set(options) - known):
         raise InvalidArgument(f"unknown log opt '{name}' for {config.type} log driver")
     log_limits(config)
+    if config.type == "journald" and not JOURNAL.exists():
+        raise InvalidArgument("journald is not enabled on this host")
+    if config.type == "syslog":
+        SyslogTarget.of(options)
+    _check_mode(options)
+    if options.get("compress", "false") not in ("false", "0"):
+        raise UnsupportedOption("log option compress", "files that were set aside are kept as they are")
+    for name in ("labels-regex", "env-regex"):
+        _pattern(options.get(name, ""))
+    _expanded(options.get("tag", ""), dict.fromkeys(_TAG_FIELDS, ""))
+
+
+def _check_mode(options: Mapping[str, str]) -> None:
+    """Both modes are taken: conmon's writing to a file keeps no container waiting for anything but its disk."""
     mode = options.get("mode", "blocking")
     if mode not in ("blocking", "non-blocking"):
         raise InvalidArgument(f"logger: unknown log mode: {mode}")
@@ -81,11 +100,12 @@ def check_log_config(config: LogConfig) -> None:
         if mode != "non-blocking":
             raise InvalidArgument("logger: max-buffer-size option is only supported with 'mode=non-blocking'")
         _parse_size(options["max-buffer-size"])
-    if options.get("compress", "false") not in ("false", "0"):
-        raise UnsupportedOption("log option compress", "files that were set aside are kept as they are")
-    for name in ("labels-regex", "env-regex"):
-        _pattern(options.get(name, ""))
-    _expanded(options.get("tag", ""), dict.fromkeys(_TAG_FIELDS, ""))
+
+
+def tag_of(record: Record) -> str:
+    """What a container's lines are called where those of others are, too: by default its short ID."""
+    options = record.host_config.log_config.config or {}
+    return _expanded(options.get("tag") or "{{.ID}}", _tag_values(record))
 
 
 _TAG_FIELDS = ("ID", "FullID", "Name", "ImageName", "ImageID", "ImageFullID", "DaemonName")

@@ -19,6 +19,7 @@ import msgspec
 from lamina.container import identity_files, init_layer, links, shared_memory, subpaths
 from lamina.container.config import ExecConfig
 from lamina.container.errors import CannotUpdate, ContainerNotRunning
+from lamina.container.log_options import tag_of
 from lamina.container.mount_requests import mount_requests
 from lamina.container.mounts import runtime_mounts
 from lamina.container.record import NEVER, NetworkEndpoint, Record
@@ -310,6 +311,7 @@ class ContainerProcesses:
             terminal=config.tty,
             stdin=config.open_stdin,
             leave_stdin_open=config.open_stdin and not config.stdin_once,
+            journal=(record.name, tag_of(record)) if record.host_config.log_config.type == "journald" else None,
         )
 
     async def _join(self, record: Record) -> NetworkEndpoint | None:

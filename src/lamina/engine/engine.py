@@ -28,6 +28,7 @@ from lamina.container.processes import ContainerProcesses, live_endpoints
 from lamina.container.root_views import RootViews
 from lamina.container.stats import Stats
 from lamina.container.store import ContainerStore
+from lamina.container.syslog_forwarding import SyslogForwarding
 from lamina.content import ContentStore
 from lamina.engine.container_events import container_emitter
 from lamina.engine.event_journal import EventJournal
@@ -109,6 +110,7 @@ class Engine:
     execs: Execs
     health: HealthChecks
     logs: LogRotation
+    forwarding: SyslogForwarding
     stats: Stats
     copies: FileCopies
     commits: Commits
@@ -122,6 +124,7 @@ class Engine:
         await self.execs.close()
         await self.health.close()
         await self.lifecycle.close()
+        await self.forwarding.close()
         await self.logs.close()
         await self.stats.close()
         running = any(record.state.has_process for record in self.containers)
@@ -202,6 +205,8 @@ async def open_engine(options: EngineOptions) -> Engine:
     logs = LogRotation(containers, processes.log_path, processes.reopen_log)
     announcements.subscribe(health.heard)
     announcements.subscribe(logs.heard)
+    forwarding = SyslogForwarding(containers, logs.lines, processes.directory)
+    announcements.subscribe(forwarding.heard)
     linked_names = LinkedNames(containers, lambda record: processes.write_names(record, containers.find))
     announcements.subscribe(linked_names.heard)
     await lifecycle.adopt()
@@ -220,6 +225,7 @@ async def open_engine(options: EngineOptions) -> Engine:
     await removal.collect_garbage()
     health.open()
     logs.open()
+    forwarding.open()
     lifecycle.carry_on()
     return Engine(
         options=options,
@@ -243,6 +249,7 @@ async def open_engine(options: EngineOptions) -> Engine:
         execs=execs,
         health=health,
         logs=logs,
+        forwarding=forwarding,
         stats=Stats(containers, hierarchies, processes.group),
         copies=FileCopies(views),
         commits=Commits(images, intake, snapshots, lowers),

@@ -53,6 +53,8 @@ class Launch:
     terminal: bool = False
     stdin: bool = False
     leave_stdin_open: bool = False
+    journal: tuple[str, str] | None = None
+    """The name and the tag by which the journal is to know what the container says; None keeps it out of there."""
 
 
 @dataclass(frozen=True)
@@ -180,6 +182,9 @@ class Monitor:
         log = f"k8s-file:{launch.log_path}" if launch.log_path is not None else "none"
         argv = self._common_arguments(launch, launch.container_id, log)
         argv += ["--leave-stdin-open"] if launch.leave_stdin_open else []
+        if launch.journal is not None:
+            name, tag = launch.journal
+            argv += ["--log-path", "journald:", "--name", name, "--log-tag", tag]
         return argv
 
     def _exec_arguments(self, launch: ExecLaunch) -> list[str]:

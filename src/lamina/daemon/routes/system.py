@@ -8,6 +8,7 @@ from typing import Any
 
 from lamina.api import versions
 from lamina.api.filters import Filters
+from lamina.container.log_options import DRIVERS, JOURNAL
 from lamina.container.times import parse_moment, rfc3339
 from lamina.daemon.http import Request, Response, StreamingResponse, json_response
 from lamina.daemon.http.message import InvalidRequest, encode_json
@@ -111,7 +112,7 @@ class _System:
                 "Volume": ["local"],
                 "Network": ["bridge", "host", "null"],
                 "Authorization": None,
-                "Log": ["json-file", "local", "none"],
+                "Log": [name for name in DRIVERS if name != "journald" or JOURNAL.exists()],
             },
             "MemoryLimit": has_memory,
             "SwapLimit": has_memory,
