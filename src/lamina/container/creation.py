@@ -42,6 +42,7 @@ from lamina.linux.cgroups import Hierarchies
 from lamina.linux.tasks import to_the_end
 from lamina.oci.config import Healthcheck, RunConfig
 from lamina.runtime import defaults
+from lamina.runtime.runtimes import Runtimes
 from lamina.snapshot import Snapshots
 from lamina.volume import Hold, VolumeInUse, VolumeNotFound, VolumeStore
 
@@ -69,14 +70,14 @@ class Creation:
         snapshots: Snapshots,
         volumes: VolumeStore,
         hierarchies: Hierarchies,
-        runtime: str,
+        runtimes: Runtimes,
     ) -> None:
         self._store = store
         self._images = images
         self._snapshots = snapshots
         self._volumes = volumes
         self._hierarchies = hierarchies
-        self._runtimes = ("runc", "io.containerd.runc.v2", runtime)
+        self._runtimes = runtimes
 
     async def create(self, request: CreateRequest) -> tuple[Record, list[str]]:
         """Make a container and return its record, with warnings for the user. On failure nothing is left but used names of volumes.
@@ -115,8 +116,8 @@ class Creation:
         """The request, complete, with nothing in it that is wrong or not supported."""
         check_config(request.config, request.host_config)
         config = complete_config(request.config, request.image.config.run, container_id, host_uts=_shows_host(request))
-        host = complete_host_config(request.host_config, self._hierarchies)
-        check_host(config, host, runtimes=self._runtimes)
+        host = complete_host_config(request.host_config, self._hierarchies, self._runtimes.default.tool.name)
+        check_host(config, host, runtimes=self._runtimes.names)
         check_networking(host, request.networking)
         check_namespaces(host, self._store)
         check_strings(command_of(config), config.env or [])
@@ -218,7 +219,7 @@ def _merged_check(wanted: Healthcheck | None, image: Healthcheck | None) -> Heal
     return Healthcheck(**fields)
 
 
-def complete_host_config(host: HostConfig, hierarchies: Hierarchies) -> HostConfig:
+def complete_host_config(host: HostConfig, hierarchies: Hierarchies, runtime: str) -> HostConfig:
     """The request's host config with docker's defaults, as ``inspect`` shows them."""
     own = msgspec.structs.replace(
         host,
@@ -233,7 +234,7 @@ def complete_host_config(host: HostConfig, hierarchies: Hierarchies) -> HostConf
         oom_kill_disable=bool(host.oom_kill_disable),
         pids_limit=host.pids_limit if host.pids_limit and host.pids_limit > 0 else None,
         security_opt=host.security_opt or (["label=disable"] if _sees_host(host) else host.security_opt),
-        runtime=host.runtime or "runc",
+        runtime=host.runtime or runtime,
         console_size=host.console_size or [0, 0],
     )
     if own.privileged:

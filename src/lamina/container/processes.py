@@ -37,7 +37,7 @@ from lamina.linux.tasks import to_the_end
 from lamina.network import Endpoint, NetworkService
 from lamina.oci.digest import DiffID, Digest
 from lamina.runtime.monitor import ConmonAttachment, ExecLaunch, ExitStatus, Launch, Monitor
-from lamina.runtime.oci_runtime import OciRuntime
+from lamina.runtime.runtimes import Runtimes
 from lamina.runtime.settings import Mount, Resources
 from lamina.runtime.spec import build_process, build_spec
 from lamina.snapshot import Snapshots
@@ -62,8 +62,7 @@ class ContainerProcesses:
         *,
         snapshots: Snapshots,
         networks: NetworkService,
-        runtime: OciRuntime,
-        monitor: Monitor,
+        runtimes: Runtimes,
         init_path: str | None,
         cgroup_parent: str,
     ) -> None:
@@ -71,11 +70,10 @@ class ContainerProcesses:
         self._run_root = run_root
         self._snapshots = snapshots
         self._networks = networks
-        self._runtime = runtime
-        self._monitor = monitor
+        self._runtimes = runtimes
         self._init_path = init_path
         self._cgroup_parent = cgroup_parent
-        self._recursive_read_only = mount.has_recursive_attributes() and runtime.knows_recursive_attributes
+        self._recursive_read_only = mount.has_recursive_attributes()
 
     def directory(self, container_id: str) -> Path:
         """Where a container's own files lie: log, hosts, hostname, resolv.conf."""
@@ -91,7 +89,8 @@ class ContainerProcesses:
 
     async def sweep(self, live: Collection[str]) -> None:
         """End and remove what runs of containers that are no more: their records were removed, and then the daemon was killed."""
-        await self._runtime.sweep(live, self._cgroup_parent, self._run_root)
+        for runtime in self._runtimes.all():
+            await runtime.sweep(live, self._cgroup_parent, self._run_root)
 
     def open(self, live: Collection[str]) -> None:
         """Make the directories and remove those of containers that are no more."""
@@ -134,7 +133,7 @@ class ContainerProcesses:
                 cgroup_parent=self._cgroup_parent,
             )
             (bundle / "config.json").write_bytes(build_spec(record.id, settings).config)
-            pid = await self._monitor.create(self._launch(record))
+            pid = await self._runtimes.monitor_of(record.host_config.runtime).create(self._launch(record))
         except BaseException:
             await to_the_end(self._undo(record, joining, mounting))
             raise
@@ -151,7 +150,7 @@ class ContainerProcesses:
 
     async def start(self, record: Record) -> None:
         """Let a created process run. Raises ContainerStartError's kinds."""
-        await self._runtime.start(self.bundle(record.id), record.id, record.path)
+        await self._runtimes.of(record.host_config.runtime).start(self.bundle(record.id), record.id, record.path)
 
     async def attach(self, container_id: str) -> ConmonAttachment:
         """Connect to the streams of a created or running process. Raises OSError if it has ended."""
@@ -164,7 +163,7 @@ class ContainerProcesses:
         """
         telling = asyncio.ensure_future(self._tell_end(record, when_ended))
         try:
-            return await self._monitor.wait_exit(self.bundle(record.id), record.id)
+            return await Monitor.wait_exit(self.bundle(record.id), record.id)
         finally:
             when_ended()
             telling.cancel()
@@ -208,7 +207,7 @@ class ContainerProcesses:
             terminal=settings.terminal,
             stdin=config.attach_stdin,
         )
-        return await self._monitor.execute(launch, console.connect)
+        return await self._runtimes.monitor_of(record.host_config.runtime).execute(launch, console.connect)
 
     async def run_to_completion(
         self, record: Record, exec_id: str, config: ExecConfig, most_bytes: int
@@ -230,26 +229,28 @@ class ContainerProcesses:
         try:
             settings = exec_settings(record, config, rootfs=self._snapshots.rootfs(record.id), console_size=None)
             (bundle / "process.json").write_bytes(build_process(settings).config)
-            code = await self._runtime.exec_to_completion(bundle, record.id, settings.args[0], hear)
+            code = await self._runtimes.of(record.host_config.runtime).exec_to_completion(
+                bundle, record.id, settings.args[0], hear
+            )
         finally:
             shutil.rmtree(bundle, ignore_errors=True)
         return code, bytes(said)
 
     async def wait_exec(self, container_id: str, exec_id: str) -> ExitStatus:
         """How a further process ended, when it has."""
-        return await self._monitor.wait_exit(self.exec_bundle(container_id, exec_id), exec_id)
+        return await Monitor.wait_exit(self.exec_bundle(container_id, exec_id), exec_id)
 
     def resize_exec(self, container_id: str, exec_id: str, height: int, width: int) -> None:
         """Set the size of a further process's terminal. Raises OSError if there is none."""
-        self._monitor.resize(self.exec_bundle(container_id, exec_id), height, width)
+        Monitor.resize(self.exec_bundle(container_id, exec_id), height, width)
 
     def resize(self, container_id: str, height: int, width: int) -> None:
         """Set the terminal's size. Raises OSError if there is none."""
-        self._monitor.resize(self.bundle(container_id), height, width)
+        Monitor.resize(self.bundle(container_id), height, width)
 
     def reopen_log(self, container_id: str) -> None:
         """Have what is said from now on written to a new file. Raises OSError if no process runs."""
-        self._monitor.reopen_log(self.bundle(container_id))
+        Monitor.reopen_log(self.bundle(container_id))
 
     @staticmethod
     def signal(record: Record, number: int) -> bool:
@@ -264,27 +265,28 @@ class ContainerProcesses:
 
     async def freeze(self, record: Record, *, frozen: bool) -> None:
         """Stop all processes of a container, or let them go on. Raises OSError."""
-        await self._runtime.freeze(self.group(record), frozen=frozen)
+        await self._runtimes.of(record.host_config.runtime).freeze(self.group(record), frozen=frozen)
 
     async def update(self, record: Record, limits: Resources) -> None:
         """Keep a running container within other limits. Raises CannotUpdate."""
         try:
-            await self._runtime.update(self.bundle(record.id), record.id, limits)
+            await self._runtimes.of(record.host_config.runtime).update(self.bundle(record.id), record.id, limits)
         except OSError as error:
             raise CannotUpdate(record.id, str(error)) from None
 
     def pids(self, record: Record) -> list[int]:
         """All processes of a container, as the host numbers them. Blocking."""
-        return self._runtime.pids(self.group(record))
+        return self._runtimes.of(record.host_config.runtime).pids(self.group(record))
 
     async def is_frozen(self, record: Record) -> bool:
         """Whether a container's processes are stopped."""
-        return await self._runtime.is_frozen(self.group(record))
+        return await self._runtimes.of(record.host_config.runtime).is_frozen(self.group(record))
 
     async def clean_up(self, record: Record, endpoint: NetworkEndpoint | None, *, has_ended: bool = False) -> None:
         """Remove all that a process of the container had; what is gone already is no error. Quicker if it is known to have ended."""
         bundle = self.bundle(record.id)
-        delete = self._runtime.delete_ended if has_ended else self._runtime.delete
+        runtime = self._runtimes.of(record.host_config.runtime)
+        delete = runtime.delete_ended if has_ended else runtime.delete
         await delete(bundle, record.id, self.group(record))
         await self._snapshots.unmount(record.id)
         if endpoint is not None and endpoint.sandbox:
@@ -343,6 +345,10 @@ class ContainerProcesses:
         lines = [other.hosts_line for other in links.linked(record, donor_of) if other.ip]
         identity_files.write(self.directory(record.id), record, record.endpoint, lines)
 
+    def _keeps_read_only_below(self, record: Record) -> bool:
+        """Whether kernel and runtime can make all mounts of a tree read-only."""
+        return self._recursive_read_only and self._runtimes.of(record.host_config.runtime).knows_recursive_attributes
+
     def _ready_files(
         self, record: Record, endpoint: NetworkEndpoint | None, joined: Record | None, more_hosts: Sequence[str]
     ) -> None:
@@ -364,7 +370,10 @@ class ContainerProcesses:
         elif host.ipc_mode == "shareable":
             mounts.append(shared_memory.share(self.bundle(record.id), host.shm_size))
         mounts = [m for m in mounts if m.destination not in taken]
-        return [*mounts, *runtime_mounts(record, self.bundle(record.id), recursive_read_only=self._recursive_read_only)]
+        return [
+            *mounts,
+            *runtime_mounts(record, self.bundle(record.id), recursive_read_only=self._keeps_read_only_below(record)),
+        ]
 
 
 def _remove_bundle(bundle: Path) -> None:

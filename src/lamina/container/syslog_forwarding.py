@@ -95,7 +95,8 @@ class SyslogForwarding:
             # lines may have the same time: better twice than not at all
             async for line in self._lines(record, LogQuery(follow=True, since_ns=since_ns if since_ns >= 0 else None)):
                 # not before there is something to say, as a container may be gone as soon as it has said it
-                connection = connection or await asyncio.to_thread(target.connect)
+                if connection is None:
+                    connection = await asyncio.to_thread(target.connect)
                 when_ns = _time_ns(line)
                 await _send(connection, target, record, line, when_ns)
                 sent_ns = max(sent_ns, when_ns)

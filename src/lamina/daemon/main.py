@@ -21,7 +21,7 @@ from lamina.daemon.http import Server
 from lamina.daemon.http.tls import TlsFiles
 from lamina.engine import EngineOptions, open_engine
 from lamina.engine.info import lamina_version
-from lamina.errors import LaminaError
+from lamina.errors import InvalidArgument, LaminaError
 from lamina.layer.ingest import Limits
 
 _log = logging.getLogger(__name__)
@@ -91,6 +91,14 @@ def _tls(arguments: argparse.Namespace) -> ssl.SSLContext | None:
     return TlsFiles(arguments.tlscert, arguments.tlskey, arguments.tlscacert if arguments.tlsverify else None).context()
 
 
+def _named(text: str) -> tuple[str, str]:
+    """``name=path``. Raises InvalidArgument."""
+    name, equals, path = text.partition("=")
+    if not name or not equals or not path:
+        raise InvalidArgument(f"invalid runtime {text!r}: expected NAME=PATH")
+    return name, path
+
+
 def _options(arguments: argparse.Namespace) -> EngineOptions:
     return EngineOptions(
         root=arguments.root,
@@ -100,6 +108,7 @@ def _options(arguments: argparse.Namespace) -> EngineOptions:
         nft_table=arguments.nft_table,
         cgroup_parent=arguments.cgroup_parent,
         runtime=arguments.runtime,
+        runtimes=dict(_named(text) for text in arguments.add_runtime),
         storage_driver=arguments.storage_driver,
         layer_limits=Limits(tar_bytes=arguments.max_layer_size),
     )
@@ -132,6 +141,13 @@ def _parser() -> argparse.ArgumentParser:
         "--cgroup-parent", default=defaults.cgroup_parent, help="control group of containers (default %(default)s)"
     )
     parser.add_argument("--runtime", help="OCI runtime, a name or path (default: crun or runc, what works here)")
+    parser.add_argument(
+        "--add-runtime",
+        action="append",
+        default=[],
+        metavar="NAME=PATH",
+        help="a further OCI runtime that containers may choose, repeatable",
+    )
     parser.add_argument("--storage-driver", help="erofs or directory (default: what works here)")
     parser.add_argument(
         "--max-layer-size",

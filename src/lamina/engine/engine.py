@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -45,7 +45,8 @@ from lamina.network import NetworkService
 from lamina.oci.digest import DiffID, Digest, ImageID
 from lamina.runtime.monitor import Monitor
 from lamina.runtime.oci_runtime import OciRuntime
-from lamina.runtime.probe import Tools, find_tools
+from lamina.runtime.probe import Tools, find_others, find_tools
+from lamina.runtime.runtimes import Runtimes
 from lamina.snapshot import LayerTrees, LowerDriver, Snapshots, choose_driver
 from lamina.state import Database
 from lamina.volume import VolumeStore
@@ -81,6 +82,7 @@ class EngineOptions:
     nft_table: str | None = None
     cgroup_parent: str = "/lamina"
     runtime: str | None = None
+    runtimes: Mapping[str, str] = field(default_factory=dict)
     storage_driver: str | None = None
     layer_limits: Limits = Limits()
 
@@ -102,7 +104,7 @@ class Engine:
     removal: ImageRemoval
     volumes: VolumeStore
     networks: NetworkService
-    runtime: OciRuntime
+    runtimes: Runtimes
     containers: ContainerStore
     processes: ContainerProcesses
     creation: Creation
@@ -175,13 +177,20 @@ async def open_engine(options: EngineOptions) -> Engine:
     )
     await networks.start(live_endpoints(list(containers)))
     runtime = OciRuntime(tools.runtime, run_root / "runtime", hierarchies)
+    runtimes = Runtimes(
+        runtime,
+        {
+            name: OciRuntime(tool, run_root / "runtimes" / name, hierarchies)
+            for name, tool in find_others(options.runtimes, tools.runtime).items()
+        },
+        lambda chosen: Monitor(tools.monitor, chosen, _own_group(hierarchies, options.cgroup_parent)),
+    )
     processes = ContainerProcesses(
         root / "container",
         run_root / "container",
         snapshots=snapshots,
         networks=networks,
-        runtime=runtime,
-        monitor=Monitor(tools.monitor, runtime, _own_group(hierarchies, options.cgroup_parent)),
+        runtimes=runtimes,
         init_path=tools.init.path if tools.init else None,
         cgroup_parent=options.cgroup_parent,
     )
@@ -213,7 +222,7 @@ async def open_engine(options: EngineOptions) -> Engine:
     await processes.sweep(ids)
     processes.open(ids)
     intake = LayerIntake(content, trees, options.layer_limits)
-    creation = Creation(containers, images, snapshots, volumes, hierarchies, tools.runtime.name)
+    creation = Creation(containers, images, snapshots, volumes, hierarchies, runtimes)
     cache_mounts = CacheMounts(root / "build" / "mounts")
     room = MountRoom(cache_mounts, snapshots)
     runner = StepRunner(
@@ -241,7 +250,7 @@ async def open_engine(options: EngineOptions) -> Engine:
         removal=removal,
         volumes=volumes,
         networks=networks,
-        runtime=runtime,
+        runtimes=runtimes,
         containers=containers,
         processes=processes,
         creation=creation,
@@ -278,7 +287,7 @@ def _take(root: Path, run_root: Path) -> tuple[int, ...]:
             raise RootLocked(kind, path)
         fds.append(fd)
         path.chmod(mode)
-    for name in ("build", "container", "netns", "rootfs", "runtime"):
+    for name in ("build", "container", "netns", "rootfs", "runtime", "runtimes"):
         (run_root / name).mkdir(mode=0o700, exist_ok=True)
         (run_root / name).chmod(0o700)
     return tuple(fds)

@@ -205,7 +205,8 @@ class Monitor:
         argv += ["--stdin"] if launch.stdin else []
         return argv
 
-    async def wait_exit(self, bundle: Path, container_id: str) -> ExitStatus:
+    @classmethod
+    async def wait_exit(cls, bundle: Path, container_id: str) -> ExitStatus:
         """Return when the container has ended and all it said was logged; at once if that was so before."""
         pidfd = _open_conmon(bundle, container_id)
         if pidfd is not None:
@@ -213,7 +214,7 @@ class Monitor:
                 await processes.wait_pidfd(pidfd)
             finally:
                 os.close(pidfd)
-        return self.exit_status(bundle)
+        return cls.exit_status(bundle)
 
     @staticmethod
     def exit_status(bundle: Path) -> ExitStatus:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lamina.errors import Unavailable
@@ -51,6 +52,23 @@ def find_tools(wanted_runtime: str | None = None) -> Tools:
         if runtime is not None:
             return Tools(runtime, monitor, _find_init())
     raise ToolMissing(names[0], "runc")
+
+
+def find_others(wanted: Mapping[str, str], default: Tool) -> dict[str, Tool]:
+    """Further runtimes by name: those that are *wanted* (name to path), and those that are known to work here. Raises ToolMissing."""
+    found: dict[str, Tool] = {}
+    layout = Hierarchies.of_host().layout
+    for name in candidates(layout):
+        if name != default.name and not (name == "crun" and layout == "hybrid"):
+            tool = find_tool(name)
+            if tool is not None:
+                found[name] = tool
+    for name, path in wanted.items():
+        tool = find_tool(path)
+        if tool is None:
+            raise ToolMissing(path, name)
+        found[name] = Tool(name, tool.path, tool.version)
+    return found
 
 
 def candidates(layout: Layout) -> list[str]:

@@ -153,7 +153,7 @@ class _System:
             "Labels": [],
             "ExperimentalBuild": False,
             "ServerVersion": lamina_version(),
-            "Runtimes": {engine.tools.runtime.name: {"path": engine.tools.runtime.path}},
+            "Runtimes": {name: {"path": path} for name, path in engine.runtimes.paths.items()},
             "DefaultRuntime": engine.tools.runtime.name,
             "Swarm": {
                 "NodeID": "",
