@@ -91,3 +91,37 @@ def test_a_part_of_a_volume_is_written(daemon: Daemon) -> None:
     assert daemon.docker_ok("run", "--rm", "-v", "parts:/v", "busybox", "ls", "/v/sub") == "new"
     daemon.docker_ok("rm", "partial")
     daemon.docker_ok("volume", "rm", "parts")
+
+
+def test_an_image_is_mounted_read_only(daemon: Daemon, context: Path) -> None:
+    (context / "Dockerfile").write_text(
+        "FROM busybox\nRUN mkdir /tree && echo leaf > /tree/leaf\nRUN echo two > /two\n"
+    )
+    daemon.docker_ok("build", "-q", "-t", "mounted", context)
+    mount = "type=image,source=mounted,target=/i"
+    assert daemon.docker_ok("run", "--rm", "--mount", mount, "busybox", "cat", "/i/tree/leaf", "/i/two") == "leaf\ntwo"
+    assert "Read-only" in daemon.docker("run", "--rm", "--mount", mount, "busybox", "touch", "/i/new").err
+    part = f"{mount},image-subpath=tree"
+    assert daemon.docker_ok("run", "--rm", "--mount", part, "busybox", "ls", "/i") == "leaf"
+    daemon.docker_ok("run", "-d", "--name", "onlooker", "--mount", mount, "busybox", "sleep", "1000")
+    assert "is using its" in daemon.docker("rmi", "mounted").err
+    daemon.docker_ok("restart", "-t", "0", "onlooker")
+    assert daemon.docker_ok("exec", "onlooker", "cat", "/i/two") == "two"
+    found = json.loads(daemon.docker_ok("inspect", "-f", "{{json .Mounts}}", "onlooker"))[0]
+    assert (found["Type"], found["Source"], found["Destination"], found["RW"]) == ("image", "mounted", "/i", False)
+    daemon.docker_ok("rm", "-f", "onlooker")
+    daemon.docker_ok("rmi", "mounted")
+
+
+@pytest.mark.parametrize(
+    ("mount", "reason"),
+    [
+        ("type=image,source=nothing,target=/i", "nothing"),
+        ("type=image,target=/i", "field Source must not be empty"),
+        ("type=image,source=busybox,target=/i,image-subpath=../x", "relative path within the image"),
+    ],
+)
+def test_image_mounts_that_cannot_be_are_refused(daemon: Daemon, mount: str, reason: str) -> None:
+    result = daemon.docker("create", "--mount", mount, "busybox", "true")
+    assert result.code != 0
+    assert reason in result.err

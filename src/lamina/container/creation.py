@@ -93,7 +93,7 @@ class Creation:
         try:
             with self._images.hold(request.image.image_id), hold:
                 inherited = inherited_points(host.volumes_from or [], self._store)
-                plan = await plan_mounts(config, host, inherited, self._volumes, hold)
+                plan = await plan_mounts(config, host, inherited, self._volumes, hold, self._images.find)
                 self._snapshots.create(container_id)
                 await self._fill_volumes(plan, container_id, request.image)
                 plan.make_sources()
@@ -172,6 +172,7 @@ def _record(
         networks=_networks(config, host, request.networking),
         diff_ids=[str(d) for d in request.image.config.diff_ids],
         anonymous_volumes=plan.anonymous,
+        image_mounts=plan.images,
     )
 
 

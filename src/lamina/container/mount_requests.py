@@ -16,7 +16,7 @@ from lamina.container.errors import UnsupportedOption
 from lamina.container.record import MountPoint
 from lamina.errors import InvalidArgument
 
-Kind = Literal["bind", "volume", "tmpfs"]
+Kind = Literal["bind", "volume", "tmpfs", "image"]
 Recursion = Literal["with", "if-possible", "without"]
 """Whether what is mounted below a read-only bind is to be read-only too."""
 
@@ -38,7 +38,12 @@ _TMPFS_FLAGS = frozenset(
 _TMPFS_VALUES = frozenset(("gid", "mode", "mpol", "nr_blocks", "nr_inodes", "size", "uid"))
 """What docker lets a tmpfs have (moby/sys/mount, flags.go)."""
 
-_OPTIONS: Mapping[Kind, str] = {"bind": "bind_options", "volume": "volume_options", "tmpfs": "tmpfs_options"}
+_OPTIONS: Mapping[Kind, str] = {
+    "bind": "bind_options",
+    "volume": "volume_options",
+    "tmpfs": "tmpfs_options",
+    "image": "image_options",
+}
 
 
 class InvalidMount(InvalidArgument):
@@ -167,7 +172,7 @@ def _known_to_tmpfs(words: Iterable[str]) -> tuple[str, ...]:
 
 def _mount(mount: MountObject) -> MountRequest:
     """A ``--mount``. What is meant for another type is refused, never ignored."""
-    if mount.type in ("image", "npipe", "cluster"):
+    if mount.type in ("npipe", "cluster"):
         raise UnsupportedOption(f"mount type {mount.type!r}")
     if mount.type not in _OPTIONS:
         raise InvalidMount(_invalid(mount.type, "mount type unknown"))
@@ -176,13 +181,11 @@ def _mount(mount: MountObject) -> MountRequest:
     for kind, name in _OPTIONS.items():
         if kind != mount.type and getattr(mount, name):
             raise InvalidMount(_invalid(mount.type, _not_for(f"{kind.capitalize()}Options")))
-    if mount.image_options:
-        raise InvalidMount(_invalid(mount.type, _not_for("ImageOptions")))
     try:
         target = absolute(mount.target)
     except InvalidMount as error:
         raise InvalidMount(_invalid(mount.type, error.message)) from None
-    read = {"bind": _bind_mount, "volume": _volume_mount, "tmpfs": _tmpfs_mount}[mount.type]
+    read = {"bind": _bind_mount, "volume": _volume_mount, "tmpfs": _tmpfs_mount, "image": _image_mount}[mount.type]
     return read(mount, target)
 
 
@@ -220,9 +223,7 @@ def _recursion(mount: MountObject, options: Mapping[str, Any]) -> Recursion:
 def _volume_mount(mount: MountObject, target: str) -> MountRequest:
     options = mount.volume_options or {}
     driver = options.get("DriverConfig") or {}
-    subpath = options.get("Subpath") or ""
-    if subpath and (subpath.startswith("/") or ".." in subpath.split("/") or "\0" in subpath):
-        raise InvalidMount(_invalid("volume", "subpath must be a relative path within the volume"))
+    subpath = _subpath("volume", options)
     if driver.get("Name") not in (None, "", "local") or driver.get("Options"):
         raise UnsupportedOption("volume driver options")
     labels = {str(k): str(v) for k, v in (options.get("Labels") or {}).items()}
@@ -230,6 +231,21 @@ def _volume_mount(mount: MountObject, target: str) -> MountRequest:
     return MountRequest(
         "volume", target, mount.source, mount.read_only, "z", copies=copies, labels=labels, subpath=subpath
     )
+
+
+def _image_mount(mount: MountObject, target: str) -> MountRequest:
+    """An image's files, which are read-only in any case."""
+    if not mount.source:
+        raise InvalidMount(_invalid("image", "field Source must not be empty"))
+    subpath = _subpath("image", mount.image_options or {})
+    return MountRequest("image", target, mount.source, read_only=True, copies=False, subpath=subpath)
+
+
+def _subpath(kind: Kind, options: Mapping[str, Any]) -> str:
+    subpath = options.get("Subpath") or ""
+    if not isinstance(subpath, str) or subpath.startswith("/") or ".." in subpath.split("/") or "\0" in subpath:
+        raise InvalidMount(_invalid(kind, f"subpath must be a relative path within the {kind}"))
+    return subpath
 
 
 def _tmpfs_mount(mount: MountObject, target: str) -> MountRequest:

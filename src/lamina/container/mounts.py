@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
-from lamina.container import subpaths
+from lamina.container import image_mounts, subpaths
 from lamina.container.config import ContainerConfig, HostConfig
 from lamina.container.errors import ContainerNotFound
 from lamina.container.mount_requests import InvalidMount, MountRequest, mount_requests
-from lamina.container.record import MountPoint, Record
+from lamina.container.record import ImageMount, MountPoint, Record
 from lamina.container.store import ContainerStore
+from lamina.errors import LaminaError
+from lamina.image.store import Image
 from lamina.linux import paths, processes
 from lamina.linux.deletion import remove_tree
 from lamina.linux.files import temporary_name
@@ -32,6 +34,7 @@ class MountPlan:
     to_fill: list[tuple[Volume, str]]
     anonymous: list[str]
     to_make: list[str]
+    images: dict[str, ImageMount]
 
     def make_sources(self) -> None:
         """Make the host's directories that are to be bound and are not there; last, as they stay. Raises InvalidMount."""
@@ -45,10 +48,19 @@ class MountPlan:
 
 
 async def plan_mounts(
-    config: ContainerConfig, host: HostConfig, inherited: Sequence[MountPoint], volumes: VolumeStore, hold: Hold
+    config: ContainerConfig,
+    host: HostConfig,
+    inherited: Sequence[MountPoint],
+    volumes: VolumeStore,
+    hold: Hold,
+    find_image: Callable[[str], Image],
 ) -> MountPlan:
-    """Look for what a container's mounts need, and make its volumes, which are held. Raises InvalidMount or UnsupportedOption."""
+    """Look for what a container's mounts need, and make its volumes, which are held. Raises InvalidMount or UnsupportedOption.
+
+    *find_image* finds an image that is to be mounted; it raises LaminaError.
+    """
     points, to_fill, anonymous, to_make = [], [], [], []
+    images: dict[str, ImageMount] = {}
     shared = {point.name for point in inherited}
     for target, request in sorted(mount_requests(config, host, inherited).items()):
         if request.kind == "bind":
@@ -64,9 +76,12 @@ async def plan_mounts(
             if request.copies and (fresh or not any(volume.path.iterdir())):
                 to_fill.append((volume, target))
             points.append(_point(request, str(volume.path), volume.name))
+        elif request.kind == "image":
+            images[target] = _image_mount(request, find_image)
+            points.append(_point(request, request.source))
         elif request.shown:
             points.append(_point(request, ""))
-    return MountPlan(points, to_fill, anonymous, to_make)
+    return MountPlan(points, to_fill, anonymous, to_make, images)
 
 
 def inherited_points(texts: Sequence[str], containers: ContainerStore) -> list[MountPoint]:
@@ -81,17 +96,19 @@ def inherited_points(texts: Sequence[str], containers: ContainerStore) -> list[M
         except ContainerNotFound as error:
             raise InvalidMount(error.message) from None  # what is not found is the image, as clients understand it
         for point in donor.mounts:
-            if point.source:
+            if point.type in ("bind", "volume"):
                 read_write = point.rw and not mode.startswith("ro")
                 found[point.destination] = msgspec.structs.replace(point, rw=read_write, mode="")
     return list(found.values())
 
 
-def runtime_mounts(record: Record, bundle: Path, *, recursive_read_only: bool) -> Iterator[Mount]:
+def runtime_mounts(
+    record: Record, bundle: Path, images: Mapping[str, Sequence[int]], *, recursive_read_only: bool
+) -> Iterator[Mount]:
     """A container's mounts in the runtime's words. A bind whose source has vanished is the runtime's to complain about.
 
-    Parts of volumes are bound below the *bundle*. *recursive_read_only* tells whether kernel and runtime can make all mounts of a
-    tree read-only. Raises InvalidMount if one was to be so in any case.
+    Parts of volumes are bound, and *images* (layers by target) mounted, below the *bundle*. *recursive_read_only* tells whether kernel
+    and runtime can make all mounts of a tree read-only. Raises InvalidMount if one was to be so in any case.
     """
     sources = {point.destination: point.source for point in record.mounts}
     requests = mount_requests(record.config, record.host_config, record.mounts)
@@ -107,6 +124,8 @@ def runtime_mounts(record: Record, bundle: Path, *, recursive_read_only: bool) -
                 raise InvalidMount(f"{target}: recursive read-only mounts are not supported by this kernel or runtime")
         kind = "rbind" if request.recursive else "bind"
         source = sources[target]
+        if request.kind == "image":
+            source = image_mounts.attach(images[target], bundle, number)
         if request.subpath:
             source = subpaths.bind(source, request.subpath, bundle, number)
         yield Mount(target, "bind", source, [kind, *(access or ["rw"]), request.propagation])
@@ -139,6 +158,15 @@ async def fill_volume(volume: Volume, rootfs: Path, target: str, *, in_use: bool
             await asyncio.to_thread(remove_tree, filled)
 
 
+def _image_mount(request: MountRequest, find_image: Callable[[str], Image]) -> ImageMount:
+    try:
+        image = find_image(request.source)
+    except LaminaError as error:
+        # what is not found is the container's own image, as clients understand it
+        raise InvalidMount(f'invalid mount config for type "image": {error.message}') from None
+    return ImageMount(image_id=str(image.image_id), diff_ids=[str(d) for d in image.config.diff_ids])
+
+
 def _is_missing(request: MountRequest) -> bool:
     """Whether a bind's source is to be made. Raises InvalidMount if it is not there and not to be made."""
     if os.path.lexists(request.source) if request.make_source else os.path.exists(request.source):
@@ -155,7 +183,7 @@ def _point(request: MountRequest, source: str, volume: str = "") -> MountPoint:
         name=volume,
         source=source,
         destination=request.target,
-        driver="local" if volume else "",
+        driver="local" if request.kind == "volume" else "",
         mode=request.mode,
         rw=not request.read_only,
         propagation=request.propagation if request.kind == "bind" else "",

@@ -10,13 +10,13 @@ import asyncio
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
-from lamina.container import identity_files, init_layer, links, shared_memory, subpaths
+from lamina.container import identity_files, image_mounts, init_layer, links, shared_memory, subpaths
 from lamina.container.config import ExecConfig
 from lamina.container.errors import CannotUpdate, ContainerNotRunning
 from lamina.container.log_options import tag_of
@@ -40,7 +40,7 @@ from lamina.runtime.monitor import ConmonAttachment, ExecLaunch, ExitStatus, Lau
 from lamina.runtime.runtimes import Runtimes
 from lamina.runtime.settings import Mount, Resources
 from lamina.runtime.spec import build_process, build_spec
-from lamina.snapshot import Snapshots
+from lamina.snapshot import LowerDriver, Snapshots
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,7 @@ class ContainerProcesses:
         run_root: Path,
         *,
         snapshots: Snapshots,
+        lowers: LowerDriver,
         networks: NetworkService,
         runtimes: Runtimes,
         init_path: str | None,
@@ -69,6 +70,7 @@ class ContainerProcesses:
         self._root = root
         self._run_root = run_root
         self._snapshots = snapshots
+        self._lowers = lowers
         self._networks = networks
         self._runtimes = runtimes
         self._init_path = init_path
@@ -121,12 +123,16 @@ class ContainerProcesses:
             donor = donor_in(record.host_config.network_mode)
             joined = donor_of(donor) if donor is not None else None
             others = links.linked(record, donor_of)
+            images = {
+                target: await self._lowers.lower([DiffID(Digest(d)) for d in image.diff_ids])
+                for target, image in record.image_mounts.items()
+            }
             self._ready_files(record, endpoint, joined, [other.hosts_line for other in others])
             settings = container_settings(
                 _known_as(record, joined),
                 more_env=links.variables(record, others),
                 rootfs=rootfs,
-                mounts=self._mounts(record, rootfs, donor_of),
+                mounts=self._mounts(record, rootfs, donor_of, images),
                 network=_network_namespace(endpoint, joined),
                 donor_of=donor_of,
                 init_path=self._init_path,
@@ -358,7 +364,9 @@ class ContainerProcesses:
         else:
             identity_files.share(directory, self.directory(joined.id))
 
-    def _mounts(self, record: Record, rootfs: Path, donor_of: DonorOf) -> list[Mount]:
+    def _mounts(
+        self, record: Record, rootfs: Path, donor_of: DonorOf, images: Mapping[str, Sequence[int]]
+    ) -> list[Mount]:
         """All that is mounted in a container beside what every one has."""
         host = record.host_config
         taken = mount_requests(record.config, host, record.mounts)
@@ -372,13 +380,16 @@ class ContainerProcesses:
         mounts = [m for m in mounts if m.destination not in taken]
         return [
             *mounts,
-            *runtime_mounts(record, self.bundle(record.id), recursive_read_only=self._keeps_read_only_below(record)),
+            *runtime_mounts(
+                record, self.bundle(record.id), images, recursive_read_only=self._keeps_read_only_below(record)
+            ),
         ]
 
 
 def _remove_bundle(bundle: Path) -> None:
     shared_memory.release(bundle)
     subpaths.release(bundle)
+    image_mounts.release(bundle)
     remove_tree(bundle)
 
 

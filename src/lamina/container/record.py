@@ -59,6 +59,13 @@ class MountPoint(msgspec.Struct, frozen=True, rename=docker_name, kw_only=True):
     propagation: str = ""
 
 
+class ImageMount(msgspec.Struct, frozen=True, kw_only=True):
+    """The image behind a mount, as it was when the container was made."""
+
+    image_id: str
+    diff_ids: list[str]
+
+
 class NetworkEndpoint(msgspec.Struct, frozen=True, kw_only=True):
     """A running container's place in a network; the addresses are empty for networks without any."""
 
@@ -93,6 +100,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     endpoint: NetworkEndpoint | None = None
     restart_count: int = 0
     anonymous_volumes: list[str] = []
+    image_mounts: dict[str, ImageMount] = {}
+    """By where they are mounted."""
 
     @property
     def short_id(self) -> str:

@@ -87,7 +87,7 @@ def _put_together(place: Path, rootfs: Path, record: Record) -> None:
 
 
 def _outermost_first(points: Sequence[MountPoint]) -> list[MountPoint]:
-    return sorted((p for p in points if p.source), key=lambda point: point.destination.count("/"))
+    return sorted((p for p in points if p.type in ("bind", "volume")), key=lambda point: point.destination.count("/"))
 
 
 def _cover(root: int, point: MountPoint) -> None:

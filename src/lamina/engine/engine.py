@@ -25,6 +25,7 @@ from lamina.container.lifecycle import Lifecycle
 from lamina.container.links import LinkedNames
 from lamina.container.log_rotation import LogRotation
 from lamina.container.processes import ContainerProcesses, live_endpoints
+from lamina.container.record import Record
 from lamina.container.root_views import RootViews
 from lamina.container.stats import Stats
 from lamina.container.store import ContainerStore
@@ -189,6 +190,7 @@ async def open_engine(options: EngineOptions) -> Engine:
         root / "container",
         run_root / "container",
         snapshots=snapshots,
+        lowers=lowers,
         networks=networks,
         runtimes=runtimes,
         init_path=tools.init.path if tools.init else None,
@@ -203,9 +205,7 @@ async def open_engine(options: EngineOptions) -> Engine:
         lambda: _stacks(containers),
     )
     announcements = Announcements()
-    announcements.subscribe(
-        container_emitter(events, lambda record: removal.container_gone(ImageID(Digest(record.image_id))))
-    )
+    announcements.subscribe(container_emitter(events, lambda record: _let_images_go(removal, record)))
     lifecycle = Lifecycle(containers, processes, snapshots, volumes, announcements)
     execs = Execs(containers, processes, lifecycle.tell)
     health = HealthChecks(containers, lifecycle, processes.run_to_completion)
@@ -302,9 +302,19 @@ def _tell_of_volume(events: EventLog, action: str, name: str) -> None:
     events.publish(Event("volume", action, name, {"driver": "local"}))
 
 
+def _let_images_go(removal: ImageRemoval, record: Record) -> None:
+    for image_id in (record.image_id, *(m.image_id for m in record.image_mounts.values())):
+        removal.container_gone(ImageID(Digest(image_id)))
+
+
 def _users(containers: ContainerStore, image_id: ImageID) -> Iterable[ImageUser]:
-    return [ImageUser(r.id, r.state.is_running) for r in containers if r.image_id == image_id]
+    return [
+        ImageUser(r.id, r.state.is_running)
+        for r in containers
+        if r.image_id == image_id or any(m.image_id == image_id for m in r.image_mounts.values())
+    ]
 
 
 def _stacks(containers: ContainerStore) -> Iterable[Sequence[DiffID]]:
-    return [[DiffID(Digest(d)) for d in record.diff_ids] for record in containers]
+    stacks = [stack for r in containers for stack in (r.diff_ids, *(m.diff_ids for m in r.image_mounts.values()))]
+    return [[DiffID(Digest(d)) for d in stack] for stack in stacks]

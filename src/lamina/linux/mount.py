@@ -203,6 +203,15 @@ def _unescape(text: str) -> str:
     return parts[0] + "".join(chr(int(p[:3], 8)) + p[3:] for p in parts[1:])
 
 
+def overlay_read_only(lowers: Iterable[int]) -> int:
+    """Return a detached overlay mount of two or more directories, the topmost first, that nobody can write to."""
+    with FilesystemContext("overlay") as context:
+        for lower in lowers:
+            context.set_fd("lowerdir+", lower)
+        context.set_string("xino", "on")
+        return context.mount()
+
+
 def overlay(lowers: Iterable[int], upper: str, work: str) -> int:
     """Return a detached overlay mount: *lowers* are directory descriptors, the topmost first; *upper* and *work* are paths."""
     with FilesystemContext("overlay") as context:
