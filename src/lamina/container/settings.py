@@ -54,6 +54,7 @@ def container_settings(
         masked_paths=host.masked_paths,
         readonly_paths=host.readonly_paths,
         devices=[_device(d.path_on_host, d.path_in_container, d.cgroup_permissions) for d in host.devices or []],
+        cdi_devices=cdi_devices(host),
         device_cgroup_rules=host.device_cgroup_rules or [],
         resources=resources(host),
         oom_score_adj=host.oom_score_adj,
@@ -126,6 +127,11 @@ def resources(host: HostConfig) -> Resources:
         read_iops=_throttles(host.blkio_device_read_iops),
         write_iops=_throttles(host.blkio_device_write_iops),
     )
+
+
+def cdi_devices(host: HostConfig) -> list[str]:
+    """The devices that are asked for by their vendor's name."""
+    return [str(d) for r in host.device_requests or [] if r.get("Driver") == "cdi" for d in r.get("DeviceIDs") or []]
 
 
 def donor_in(mode: str) -> str | None:

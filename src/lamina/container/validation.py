@@ -13,7 +13,7 @@ from lamina.container.config import ContainerConfig, EndpointRequest, HostConfig
 from lamina.container.errors import ContainerNotFound, UnsupportedOption
 from lamina.container.health import on_failure
 from lamina.container.log_options import check_log_config
-from lamina.container.settings import donor_in, resources
+from lamina.container.settings import cdi_devices, donor_in, resources
 from lamina.container.store import ContainerStore
 from lamina.errors import InvalidArgument
 from lamina.linux.signals import signal_number
@@ -21,6 +21,7 @@ from lamina.network.names import check_extra_host
 from lamina.network.service import check_addresses
 from lamina.oci.config import Healthcheck
 from lamina.runtime.capabilities import effective_set
+from lamina.runtime.cdi import check_device_name
 from lamina.runtime.limits import check_resources, check_ulimits
 from lamina.runtime.security import SecurityOptions
 from lamina.runtime.settings import Ulimit
@@ -92,6 +93,8 @@ def check_host(config: ContainerConfig, host: HostConfig, *, runtimes: Collectio
         check_extra_host(text)
     if not -1000 <= host.oom_score_adj <= 1000:
         raise InvalidArgument(f"Invalid value {host.oom_score_adj}, range for oom score adj is [-1000, 1000]")
+    _check_device_requests(host)
+    _check_storage(host)
     _refuse_unsupported(config, host)
 
 
@@ -121,6 +124,27 @@ def check_namespaces(host: HostConfig, containers: ContainerStore) -> None:
                 containers.find(mode.removeprefix("container:"))
             except ContainerNotFound as error:
                 raise InvalidArgument(error.message) from None
+
+
+def _check_device_requests(host: HostConfig) -> None:
+    for request in host.device_requests or []:
+        if request.get("Driver") != "cdi":
+            wanted = " ".join(f"[{' '.join(map(str, group))}]" for group in request.get("Capabilities") or [])
+            driver = request.get("Driver") or ""
+            raise UnsupportedOption(
+                f'could not select device driver "{driver}" with capabilities: [{wanted}]',
+                "lamina has devices by CDI alone: --device vendor/class=name",
+            )
+    for name in cdi_devices(host):
+        check_device_name(name)
+
+
+def _check_storage(host: HostConfig) -> None:
+    """A size needs quotas of the disk's file system, which is not looked after here: in docker's words (graphdriver/overlay2)."""
+    for name in host.storage_opt or {}:
+        if name != "size":
+            raise InvalidArgument(f"Unknown option {name}")
+        raise InvalidArgument("--storage-opt is supported only for overlay over xfs with 'pquota' mount option")
 
 
 def _check_health(check: Healthcheck) -> None:
@@ -203,8 +227,6 @@ def _refuse_unsupported(config: ContainerConfig, host: HostConfig) -> None:
         {
             "--publish": host.port_bindings,
             "--publish-all": host.publish_all_ports and config.exposed_ports,
-            "--gpus": host.device_requests,
-            "--storage-opt": host.storage_opt,
             "--userns": host.userns_mode not in ("", "host"),
             "--volume-driver": host.volume_driver not in ("", "local"),
             "--isolation": host.isolation not in ("", "default"),

@@ -110,6 +110,7 @@ class ContainerSettings:
     masked_paths: Sequence[str] | None = None
     readonly_paths: Sequence[str] | None = None
     devices: Sequence[Device] = ()
+    cdi_devices: Sequence[str] = ()
     device_cgroup_rules: Sequence[str] = ()
     resources: Resources = field(default_factory=Resources)
     oom_score_adj: int = 0

@@ -15,6 +15,7 @@ import msgspec
 from lamina.errors import InvalidArgument
 from lamina.runtime import defaults
 from lamina.runtime.capabilities import effective_set
+from lamina.runtime.cdi import inject
 from lamina.runtime.seccomp import default_profile
 from lamina.runtime.settings import ContainerSettings, Device, Resources, Throttle, Ulimit
 from lamina.runtime.users import Identity, resolve
@@ -38,13 +39,13 @@ class Spec(msgspec.Struct, frozen=True):
 def build_spec(container_id: str, settings: ContainerSettings) -> Spec:
     """The runtime's configuration for a container whose root file system is mounted.
 
-    Raises InvalidSetting, UserNotFound or UnknownCapability.
+    Raises InvalidSetting, UserNotFound, UnknownCapability or DeviceUnresolvable.
     """
     warnings: list[str] = []
     identity = resolve(settings.rootfs, settings.user, settings.additional_groups)
     capabilities = effective_set(settings.cap_add, settings.cap_drop, privileged=settings.privileged)
     namespaces = settings.namespaces
-    config = {
+    config: dict[str, Any] = {
         "ociVersion": "1.0.2",
         "process": _process(settings, identity, capabilities, warnings),
         "root": {"path": str(settings.rootfs), "readonly": settings.readonly_rootfs},
@@ -55,7 +56,8 @@ def build_spec(container_id: str, settings: ContainerSettings) -> Spec:
     if namespaces.uts == "private":
         config["hostname"] = settings.hostname
         if settings.domainname:
-            config["linux"]["sysctl"]["kernel.domainname"] = settings.domainname  # type: ignore[index]
+            config["linux"]["sysctl"]["kernel.domainname"] = settings.domainname
+    inject(config, settings.cdi_devices)
     return Spec(msgspec.json.encode(config), warnings)
 
 

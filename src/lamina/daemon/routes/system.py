@@ -21,6 +21,7 @@ from lamina.engine import Engine, disk_use
 from lamina.engine.events import Event
 from lamina.engine.info import host_facts, lamina_version
 from lamina.oci.digest import Digest, ImageID
+from lamina.runtime import cdi
 from lamina.runtime.probe import Tool
 
 _EVENT_FILTERS = ("config", "container", "daemon", "event", "image", "label", "network", "node", "plugin", "scope",
@@ -170,7 +171,7 @@ class _System:
             "RuncCommit": {"ID": engine.tools.runtime.version},
             "InitCommit": {"ID": init.version if init else ""},
             "SecurityOptions": ["name=seccomp,profile=builtin"],
-            "CDISpecDirs": [],
+            "CDISpecDirs": [str(directory) for directory in cdi.DIRECTORIES],
             "Warnings": warnings,
         }
 
