@@ -368,3 +368,18 @@ def test_commits_that_cannot_be_are_refused(daemon: Daemon, running: str, argv: 
     result = daemon.docker("commit", *[running if word == "X" else word for word in argv])
     assert result.code == 1
     assert reason in result.err
+
+
+def test_the_root_of_a_running_container_comes_without_the_kernel_s_file_systems(
+    daemon: Daemon, running: str, tmp_path: Path
+) -> None:
+    daemon.docker_ok("cp", f"{running}:/", tmp_path / "root")
+    assert (tmp_path / "root" / "etc" / "passwd").exists()
+    assert list((tmp_path / "root" / "proc").iterdir()) == []
+
+
+def test_a_link_that_leads_to_itself_is_said(daemon: Daemon, running: str, tmp_path: Path) -> None:
+    daemon.docker_ok("exec", running, "ln", "-s", "loop", "/tmp/loop")
+    result = daemon.docker("cp", "-L", f"{running}:/tmp/loop", tmp_path / "x")
+    assert result.code == 1
+    assert "too many levels of symbolic links" in result.err

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from lamina.container import init_layer
 from lamina.linux import paths
+from lamina.linux.user_namespace import IdMap
 
 _OPAQUE = "trusted.overlay.opaque"
 
@@ -39,8 +40,15 @@ class Change:
 class LayerBelow:
     """The image's files: directories that overlayfs stacks, the topmost first."""
 
-    def __init__(self, lowers: Sequence[int]) -> None:
+    def __init__(self, lowers: Sequence[int], idmap: IdMap | None = None) -> None:
+        """*idmap* tells whom the container's users are on the host, where what it writes is theirs."""
         self._lowers = lowers
+        self._idmap = idmap
+
+    def has_owner(self, before: os.stat_result, now: os.stat_result) -> bool:
+        """Whether a file of the container's layer belongs to whom it belongs in the image."""
+        owner = (before.st_uid, before.st_gid)
+        return (now.st_uid, now.st_gid) == (self._idmap.to_host(*owner) if self._idmap is not None else owner)
 
     def stat(self, path: str) -> os.stat_result | None:
         """What the image has at a path without links on the way, None if nothing."""
@@ -139,8 +147,7 @@ def _is_hollow(top: int, path: str, not_ours: set[str], below: LayerBelow) -> bo
     before = below.stat(path)
     if before is None:
         return True
-    same = (before.st_mode, before.st_uid, before.st_gid) == (status.st_mode, status.st_uid, status.st_gid)
-    return same and not _is_opaque(top, path)
+    return before.st_mode == status.st_mode and below.has_owner(before, status) and not _is_opaque(top, path)
 
 
 def _entries(top: int, directory: str) -> list[tuple[str, os.stat_result]]:

@@ -15,6 +15,7 @@ from lamina.image.mutate import append, plain_manifest, timestamp
 from lamina.image.store import Image, ImageStore
 from lamina.layer.diff import write_diff
 from lamina.layer.ingest import IngestedLayer, Limits
+from lamina.linux.user_namespace import IdMap
 from lamina.linux.worker import run_in_worker
 from lamina.oci.config import History
 from lamina.oci.digest import DiffID, Digest, ImageID
@@ -52,9 +53,9 @@ class Commits:
             base = self._images.get(image_id)
             lowers = await self._lowers.lower(base.config.diff_ids)
             upper = self._snapshots.upper(record.id)
-            excluded = await asyncio.to_thread(not_own, upper, LayerBelow(lowers))
+            excluded = await asyncio.to_thread(not_own, upper, LayerBelow(lowers, record.idmap))
             try:
-                made = await run_in_worker(_write, (), upper, tar, tree, excluded, self._intake.limits)
+                made = await run_in_worker(_write, (), upper, tar, tree, excluded, self._intake.limits, record.idmap)
                 if made is not None:
                     self._intake.adopt(made, lease, tar, tree)
             finally:
@@ -73,5 +74,8 @@ class Commits:
             return await self._images.add(config, plain_manifest(config, sizes), tags=request.tags, parent=image_id)
 
 
-def _write(upper: Path, tar: Path, tree: Path, excluded: frozenset[str], limits: Limits) -> IngestedLayer | None:
-    return write_diff(upper, tar, tree, exclude=frozenset(map(str.encode, excluded)), limits=limits)
+def _write(
+    upper: Path, tar: Path, tree: Path, excluded: frozenset[str], limits: Limits, idmap: IdMap | None
+) -> IngestedLayer | None:
+    owner_in = idmap.to_container if idmap is not None else None
+    return write_diff(upper, tar, tree, exclude=frozenset(map(str.encode, excluded)), limits=limits, owner_in=owner_in)

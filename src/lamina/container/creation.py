@@ -33,6 +33,7 @@ from lamina.container.validation import (
     check_host,
     check_namespaces,
     check_networking,
+    check_remapped,
     check_strings,
 )
 from lamina.container.warnings import warnings, without_effectless
@@ -40,6 +41,7 @@ from lamina.errors import InvalidArgument
 from lamina.image.store import Image, ImageStore
 from lamina.linux.cgroups import Hierarchies
 from lamina.linux.tasks import to_the_end
+from lamina.linux.user_namespace import IdMap
 from lamina.oci.config import Healthcheck, RunConfig
 from lamina.runtime import defaults
 from lamina.runtime.runtimes import Runtimes
@@ -71,13 +73,16 @@ class Creation:
         volumes: VolumeStore,
         hierarchies: Hierarchies,
         runtimes: Runtimes,
+        idmap: IdMap | None = None,
     ) -> None:
+        """*idmap* tells whom the users of new containers are on the host, unless these ask for the host's user namespace."""
         self._store = store
         self._images = images
         self._snapshots = snapshots
         self._volumes = volumes
         self._hierarchies = hierarchies
         self._runtimes = runtimes
+        self._idmap = idmap
 
     async def create(self, request: CreateRequest) -> tuple[Record, list[str]]:
         """Make a container and return its record, with warnings for the user. On failure nothing is left but used names of volumes.
@@ -94,10 +99,11 @@ class Creation:
             with self._images.hold(request.image.image_id), hold:
                 inherited = inherited_points(host.volumes_from or [], self._store)
                 plan = await plan_mounts(config, host, inherited, self._volumes, hold, self._images.find)
-                self._snapshots.create(container_id)
+                idmap = None if host.userns_mode == "host" else self._idmap
+                self._snapshots.create(container_id, remapped=idmap is not None)
                 await self._fill_volumes(plan, container_id, request.image)
                 plan.make_sources()
-                record = _record(container_id, name, request, config, host, plan)
+                record = msgspec.structs.replace(_record(container_id, name, request, config, host, plan), idmap=idmap)
                 await self._store.put(record)
         except BaseException:
             self._store.release_name(name)
@@ -118,6 +124,8 @@ class Creation:
         config = complete_config(request.config, request.image.config.run, container_id, host_uts=_shows_host(request))
         host = complete_host_config(request.host_config, self._hierarchies, self._runtimes.default.tool.name)
         check_host(config, host, runtimes=self._runtimes.names)
+        if self._idmap is not None and host.userns_mode != "host":
+            check_remapped(host)
         check_networking(host, request.networking)
         check_namespaces(host, self._store)
         check_strings(command_of(config), config.env or [])

@@ -27,7 +27,8 @@ async def export_rootfs(record: Record, snapshots: Snapshots, content: ContentSt
             if record.state.started_at == NEVER:
                 init_layer.mark(rootfs)
             init_layer.make_places(rootfs)
-            await run_in_worker(write_diff, (), rootfs, tar, tree)
+            owner_in = record.idmap.to_container if record.idmap is not None else None
+            await run_in_worker(write_diff, (), rootfs, tar, tree, owner_in=owner_in)
         with open(tar, "rb") as file:  # noqa: ASYNC230 - opening a local file does not wait
             while data := await asyncio.to_thread(file.read, _READ_BYTES):
                 yield data

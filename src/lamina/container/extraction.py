@@ -19,6 +19,7 @@ from lamina.container.errors import CannotExtract
 from lamina.layer.compression import open_decompressed
 from lamina.layer.errors import InvalidLayer
 from lamina.linux import paths
+from lamina.linux.user_namespace import IdMap
 
 _XATTR = "SCHILY.xattr."
 _IMPLIED_MODE = 0o755
@@ -27,10 +28,14 @@ _COPY_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class ExtractOptions:
-    """*keeps_kinds*: a directory is not replaced by a file, nor a file by a directory. *owner* (uid, gid) is given all files."""
+    """*keeps_kinds*: a directory is not replaced by a file, nor a file by a directory. *owner* (uid, gid) is given all files.
+
+    *idmap* tells whom the container's users are on the host.
+    """
 
     keeps_kinds: bool = False
     owner: tuple[int, int] | None = None
+    idmap: IdMap | None = None
 
 
 def extract(root: int, directory: str, source: int, options: ExtractOptions) -> None:
@@ -64,7 +69,7 @@ class _Extraction:
             if path != self._directory:
                 self._take_one(archive, member, path)
             elif not member.isdir():
-                raise CannotExtract(f"cannot overwrite directory {path!r} with non-directory {member.name!r}")
+                raise CannotExtract(f'cannot overwrite directory "{path}" with non-directory "{member.name}"')
         for path, times in reversed(self._times):
             fd = paths.open_in_root(self._root, path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             os.utime(fd, ns=times)
@@ -76,7 +81,7 @@ class _Extraction:
         for part in name.split("/"):
             if part == "..":
                 if not parts:
-                    raise CannotExtract(f"{name!r} is outside of {self._directory!r}")
+                    raise CannotExtract(f'"{name}" is outside of "{self._directory}"')
                 parts.pop()
             elif part not in ("", "."):
                 parts.append(part)
@@ -120,9 +125,9 @@ class _Extraction:
             return
         is_directory = stat.S_ISDIR(there.st_mode)
         if self._options.keeps_kinds and is_directory and not member.isdir():
-            raise CannotExtract(f"cannot overwrite directory {path!r} with non-directory {self._directory!r}")
+            raise CannotExtract(f'cannot overwrite directory "{path}" with non-directory "{self._directory}"')
         if self._options.keeps_kinds and not is_directory and member.isdir():
-            raise CannotExtract(f"cannot overwrite non-directory {path!r} with directory {self._directory!r}")
+            raise CannotExtract(f'cannot overwrite non-directory "{path}" with directory "{self._directory}"')
         if is_directory and member.isdir():
             return
         if is_directory:
@@ -175,7 +180,8 @@ class _Extraction:
         os.utime(name, ns=_times(member), dir_fd=parent, follow_symlinks=False)
 
     def _owner(self, member: tarfile.TarInfo) -> tuple[int, int]:
-        return self._options.owner or (member.uid, member.gid)
+        owner = self._options.owner or (member.uid, member.gid)
+        return owner if self._options.idmap is None else self._options.idmap.to_host(*owner)
 
 
 def _times(member: tarfile.TarInfo) -> tuple[int, int]:

@@ -18,6 +18,7 @@ from lamina.container.root_views import RootViews
 from lamina.layer.diff import add_resource
 from lamina.layer.tarwriter import TarStream
 from lamina.linux import paths, pipes
+from lamina.linux.user_namespace import IdMap
 from lamina.linux.worker import run_in_worker
 from lamina.runtime.users import resolve
 
@@ -71,7 +72,9 @@ class FileCopies:
             parent, name, shown = resource.parent, resource.name, resource.shown
 
             async def write(fd: int) -> None:
-                await run_in_worker(_write_archive, (parent, fd), parent, os.fsencode(name), os.fsencode(shown), fd)
+                names = (os.fsencode(name), os.fsencode(shown))
+                hollow = _mounted_by_runtime(shown) if _normal(path) == "/" else frozenset()
+                await run_in_worker(_write_archive, (parent, fd), parent, *names, fd, record.idmap, hollow)
 
             yield resource.stat, pipes.drain(write)
 
@@ -89,7 +92,7 @@ class FileCopies:
             if as_user and record.config.user:
                 identity = resolve(root, record.config.user)
                 owner = (identity.uid, identity.gid)
-            options = ExtractOptions(keeps_kinds, owner)
+            options = ExtractOptions(keeps_kinds, owner, record.idmap)
 
             async def take(fd: int) -> None:
                 await run_in_worker(extract, (root, fd), root, directory, fd, options)
@@ -118,7 +121,10 @@ async def _resource(root: int, record: Record, path: str) -> AsyncIterator[_Reso
             status = os.stat(here, dir_fd=parent, follow_symlinks=False)
         except OSError:
             raise FileNotInContainer(path, record.id) from None
-        target = paths.resolve_in_root(root, _normal(path)) if stat.S_ISLNK(status.st_mode) else ""
+        try:
+            target = paths.resolve_in_root(root, _normal(path)) if stat.S_ISLNK(status.st_mode) else ""
+        except OSError as error:
+            raise CannotExtract(f"{path}: {(error.strerror or str(error)).lower()}") from None
         shown = "." if path.endswith("/.") else name or "/"
         described = PathStat(
             name=shown,
@@ -170,7 +176,14 @@ def _normal(path: str) -> str:
     return posixpath.normpath(f"/{path.lstrip('/')}")
 
 
-def _write_archive(parent: int, name: bytes, shown: bytes, fd: int) -> None:
+def _mounted_by_runtime(shown: str) -> frozenset[bytes]:
+    """What a running container's root has that is no part of its files: the kernel's own file systems, in an archive of all."""
+    return frozenset(os.fsencode(f"{shown.rstrip('/')}/{name}") for name in ("dev", "proc", "sys"))
+
+
+def _write_archive(
+    parent: int, name: bytes, shown: bytes, fd: int, idmap: IdMap | None, hollow: frozenset[bytes]
+) -> None:
     """In a worker: the tar of a file, with all that lies in it."""
     with open(fd, "wb", buffering=0, closefd=False) as file:
 
@@ -180,7 +193,7 @@ def _write_archive(parent: int, name: bytes, shown: bytes, fd: int) -> None:
                 view = view[file.write(view) :]
 
         stream = TarStream(write)
-        add_resource(stream, parent, name, shown)
+        add_resource(stream, parent, name, shown, idmap.to_container if idmap is not None else None, hollow)
         stream.end()
 
 

@@ -6,6 +6,7 @@ names, and has the same files: hard links, which outlive whichever of the two go
 
 from __future__ import annotations
 
+import os
 from collections.abc import Container, Sequence
 from pathlib import Path
 
@@ -46,6 +47,8 @@ def write(directory: Path, record: Record, endpoint: NetworkEndpoint | None, mor
         path = directory / name
         path.write_text(text, encoding="utf-8")
         path.chmod(0o644)
+        if record.idmap is not None:
+            os.chown(path, *record.idmap.root)
 
 
 def share(directory: Path, donor: Path) -> None:

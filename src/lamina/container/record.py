@@ -10,6 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from lamina.container.config import ContainerConfig, EndpointRequest, HostConfig, docker_name
+from lamina.linux.user_namespace import IdMap
 
 Status = Literal["created", "running", "paused", "restarting", "removing", "exited", "dead"]
 HealthStatus = Literal["starting", "healthy", "unhealthy"]
@@ -100,6 +101,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     endpoint: NetworkEndpoint | None = None
     restart_count: int = 0
     anonymous_volumes: list[str] = []
+    idmap: IdMap | None = None
+    """Whom its users are on the host; None for the same."""
     image_mounts: dict[str, ImageMount] = {}
     """By where they are mounted."""
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from lamina.container.config import ExecConfig, HostConfig, ThrottleDevice, WeightDevice
 from lamina.container.record import Record
 from lamina.errors import InvalidArgument
+from lamina.linux.user_namespace import user_pin_of
 from lamina.runtime.security import SecurityOptions
 from lamina.runtime.settings import ContainerSettings, Device, Mount, Namespaces, Resources, Throttle, Ulimit
 
@@ -60,10 +61,11 @@ def container_settings(
         oom_score_adj=host.oom_score_adj,
         ulimits=[Ulimit(u.name, u.soft, u.hard) for u in host.ulimits or []],
         sysctls=host.sysctls or {},
-        namespaces=_namespaces(host, network, donor_of),
+        namespaces=_namespaces(host, network, donor_of, remapped=record.idmap is not None),
         shm_size=0 if host.ipc_mode == "none" else host.shm_size or 64 << 20,
         cgroup_parent=host.cgroup_parent or cgroup_parent,
         annotations=host.annotations or {},
+        idmap=record.idmap,
         init_path=init_path
         if host.init and not host.pid_mode
         else None,  # the first process of the namespace is another
@@ -150,7 +152,7 @@ def namespace_of(donor: Record, kind: str) -> str:
     return f"/proc/{donor.state.pid}/ns/{kind}"
 
 
-def _namespaces(host: HostConfig, network: str, donor_of: DonorOf) -> Namespaces:
+def _namespaces(host: HostConfig, network: str, donor_of: DonorOf, *, remapped: bool) -> Namespaces:
     def mode(text: str, kind: str, default: str = "private") -> str:
         donor = donor_in(text)
         if donor is not None:
@@ -163,7 +165,15 @@ def _namespaces(host: HostConfig, network: str, donor_of: DonorOf) -> Namespaces
         ipc=mode(host.ipc_mode, "ipc"),
         uts=mode(host.uts_mode, "uts"),
         cgroup=mode(host.cgroupns_mode, "cgroup"),
+        user=_owner_of(network) if remapped else "host",
     )
+
+
+def _owner_of(network: str) -> str:
+    """The path of the user namespace that owns a network namespace: pinned beside it, or its container's."""
+    if network.startswith("/proc/"):
+        return f"{network.removesuffix('net')}user"
+    return str(user_pin_of(Path(network)))
 
 
 def _device(host_path: str, path: str, access: str) -> Device:

@@ -116,6 +116,18 @@ def check_networking(host: HostConfig, networking: NetworkingConfig) -> None:
             _check_endpoint(endpoint)
 
 
+def check_remapped(host: HostConfig) -> None:
+    """Refuse what a container in a user namespace of its own cannot have. Raises InvalidArgument, in docker's words."""
+    if host.privileged:
+        raise InvalidArgument(
+            "privileged mode is incompatible with user namespaces.  You must run the container in the host namespace when "
+            "running privileged mode"
+        )
+    for mode, what in ((host.network_mode, "network namespace"), (host.pid_mode, "PID namespace")):
+        if mode == "host":
+            raise InvalidArgument(f"cannot share the host's {what} when user namespaces are enabled")
+
+
 def check_namespaces(host: HostConfig, containers: ContainerStore) -> None:
     """Refuse namespaces of containers that do not exist. Raises InvalidArgument."""
     for mode in (host.ipc_mode, host.pid_mode):

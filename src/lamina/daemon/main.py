@@ -110,6 +110,7 @@ def _options(arguments: argparse.Namespace) -> EngineOptions:
         runtime=arguments.runtime,
         runtimes=dict(_named(text) for text in arguments.add_runtime),
         storage_driver=arguments.storage_driver,
+        userns_remap=arguments.userns_remap,
         layer_limits=Limits(tar_bytes=arguments.max_layer_size),
     )
 
@@ -147,6 +148,11 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         metavar="NAME=PATH",
         help="a further OCI runtime that containers may choose, repeatable",
+    )
+    parser.add_argument(
+        "--userns-remap",
+        metavar="USER[:GROUP]",
+        help="let containers' users be others on the host, of the ranges in /etc/subuid and /etc/subgid; or default",
     )
     parser.add_argument("--storage-driver", help="erofs or directory (default: what works here)")
     parser.add_argument(

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+import msgspec
+
 from lamina.build.builder import Builder
 from lamina.build.cache import outcomes as build_cache
 from lamina.build.cache.outcomes import BuildCache
@@ -41,7 +43,8 @@ from lamina.image.removal import ImageRemoval, ImageUser
 from lamina.image.store import ImageStore
 from lamina.layer.ingest import Limits
 from lamina.linux.cgroups import Hierarchies, is_managed
-from lamina.linux.files import lock_exclusively
+from lamina.linux.files import lock_exclusively, write_atomically
+from lamina.linux.user_namespace import IdMap, UserNamespace, read_mapping
 from lamina.network import NetworkService
 from lamina.oci.digest import DiffID, Digest, ImageID
 from lamina.runtime.monitor import Monitor
@@ -84,6 +87,7 @@ class EngineOptions:
     cgroup_parent: str = "/lamina"
     runtime: str | None = None
     runtimes: Mapping[str, str] = field(default_factory=dict)
+    userns_remap: str | None = None
     storage_driver: str | None = None
     layer_limits: Limits = Limits()
 
@@ -164,10 +168,12 @@ async def open_engine(options: EngineOptions) -> Engine:
     await containers.open()
     journal = EventJournal(root / "events")
     events = EventLog(journal.read(), journal.append)
-    volumes = VolumeStore(database, root / "volume", partial(_tell_of_volume, events))
+    users = UserNamespace(_mapping_of(root, options.userns_remap)) if options.userns_remap else None
+    owner = users.idmap.root if users is not None else (0, 0)
+    volumes = VolumeStore(database, root / "volume", partial(_tell_of_volume, events), owner)
     await volumes.open()
     ids = [record.id for record in containers]
-    snapshots = Snapshots(root / "snapshot" / "rw", run_root / "rootfs", lowers)
+    snapshots = Snapshots(root / "snapshot" / "rw", run_root / "rootfs", lowers, users)
     snapshots.open(ids)
     networks = NetworkService(
         root / "network",
@@ -175,6 +181,7 @@ async def open_engine(options: EngineOptions) -> Engine:
         bridge=options.bridge,
         bip=options.bip,
         table=options.nft_table,
+        owner=users.pin_network_namespace if users is not None else None,
     )
     await networks.start(live_endpoints(list(containers)))
     runtime = OciRuntime(tools.runtime, run_root / "runtime", hierarchies)
@@ -222,7 +229,8 @@ async def open_engine(options: EngineOptions) -> Engine:
     await processes.sweep(ids)
     processes.open(ids)
     intake = LayerIntake(content, trees, options.layer_limits)
-    creation = Creation(containers, images, snapshots, volumes, hierarchies, runtimes)
+    idmap = users.idmap if users is not None else None
+    creation = Creation(containers, images, snapshots, volumes, hierarchies, runtimes, idmap)
     cache_mounts = CacheMounts(root / "build" / "mounts")
     room = MountRoom(cache_mounts, snapshots)
     runner = StepRunner(
@@ -266,6 +274,19 @@ async def open_engine(options: EngineOptions) -> Engine:
         events=events,
         lock_fds=lock_fds,
     )
+
+
+def _mapping_of(root: Path, wanted: str) -> IdMap:
+    """The mapping that was asked for; the default one stays what it was at first. Raises InvalidMapping."""
+    path = root / "userns-remap"
+    if wanted != "default":
+        return read_mapping(wanted)
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=IdMap)
+    except FileNotFoundError:
+        idmap = read_mapping(wanted)
+        write_atomically(path, msgspec.json.encode(idmap))
+        return idmap
 
 
 def _take(root: Path, run_root: Path) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -22,6 +22,9 @@ from lamina.linux.paths import directory
 
 _OVERLAY_XATTR = "trusted.overlay."
 _OPAQUE_XATTR = "trusted.overlay.opaque"
+
+OwnerIn = Callable[[int, int], tuple[int, int]]
+"""A user and a group of the host as those of a container."""
 
 Attributes = tuple[int, int, int, int]
 """A directory's mode, owner, group and time of modification (ns)."""
@@ -36,6 +39,7 @@ def write_diff(
     exclude: frozenset[bytes] = frozenset(),
     untouched: Mapping[bytes, Attributes] = MappingProxyType({}),
     limits: Limits = Limits(),  # noqa: B008 - frozen
+    owner_in: OwnerIn | None = None,
 ) -> IngestedLayer | None:
     """Write the layer that *upper* amounts to; None, and no file, if nothing was written there.
 
@@ -47,23 +51,32 @@ def write_diff(
 
     def add_all(writer: TarWriter) -> None:
         with directory(upper) as fd:
-            _Walk(writer, fd, b"", exclude, untouched).add_all()
+            _Walk(writer, fd, b"", exclude, untouched, owner_in).add_all()
 
     return write_layer(tar_path, tree_path, add_all, clamp_ns=clamp_ns, limits=limits)
 
 
-def add_resource(stream: TarStream, parent_fd: int, name: bytes, shown: bytes) -> None:
-    """Write a file of any kind as *shown*, and all that lies in it if it is a directory; *name* in *parent_fd* is no link that is
-    followed. Blocking. Raises OSError, or SourceChanged."""
+def add_resource(
+    stream: TarStream,
+    parent_fd: int,
+    name: bytes,
+    shown: bytes,
+    owner_in: OwnerIn | None = None,
+    hollow: frozenset[bytes] = frozenset(),
+) -> None:
+    """Write a file of any kind as *shown*, and all that lies in it if it is a directory, but for what lies in *hollow* ones.
+
+    A link in the last place, *name* in *parent_fd*, is not followed. Blocking. Raises OSError, or SourceChanged.
+    """
     full = b"/proc/self/fd/%d/%s" % (parent_fd, name)
     status = os.stat(name, dir_fd=parent_fd, follow_symlinks=False)
     if not stat.S_ISDIR(status.st_mode):
-        _Walk(stream, parent_fd, b"").add_file(full, shown, status)
+        _Walk(stream, parent_fd, b"", owner_in=owner_in).add_file(full, shown, status)
         return
     fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent_fd)
     try:
-        stream.add(shown, node_of(full, status))
-        _Walk(stream, fd, shown).add_all()
+        stream.add(shown, node_of(full, status, owner_in))
+        _Walk(stream, fd, shown, owner_in=owner_in, hollow=hollow).add_all()
     finally:
         os.close(fd)
 
@@ -73,9 +86,12 @@ def attributes_of(status: os.stat_result) -> Attributes:
     return status.st_mode, status.st_uid, status.st_gid, status.st_mtime_ns
 
 
-def node_of(path: bytes, status: os.stat_result) -> Node:
+def node_of(path: bytes, status: os.stat_result, owner_in: OwnerIn | None = None) -> Node:
     """A file of this machine as a tree's node, with its extended attributes but for overlayfs' own."""
-    node = Node(status.st_mode, status.st_uid, status.st_gid, status.st_mtime_ns)
+    uid, gid = status.st_uid, status.st_gid
+    if owner_in is not None:
+        uid, gid = owner_in(uid, gid)
+    node = Node(status.st_mode, uid, gid, status.st_mtime_ns)
     if stat.S_ISREG(status.st_mode):
         node.size = status.st_size
     elif stat.S_ISLNK(status.st_mode):
@@ -101,6 +117,8 @@ class _Walk:
         prefix: bytes,
         exclude: frozenset[bytes] = frozenset(),
         untouched: Mapping[bytes, Attributes] = MappingProxyType({}),
+        owner_in: OwnerIn | None = None,
+        hollow: frozenset[bytes] = frozenset(),
     ) -> None:
         """*prefix* is what all paths begin with."""
         self._writer = writer
@@ -108,6 +126,8 @@ class _Walk:
         self._prefix = prefix
         self._exclude = exclude
         self._untouched = untouched
+        self._owner_in = owner_in
+        self._hollow = hollow
         self._links: dict[tuple[int, int], bytes] = {}
         self._opened: list[tuple[int, bytes, list[bytes]]] = []
 
@@ -135,15 +155,20 @@ class _Walk:
     def _add(self, fd: int, directory: bytes, name: bytes) -> None:
         path = _join(directory, name)
         full = b"/proc/self/fd/%d/%s" % (fd, name)
-        status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+        try:
+            status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return  # removed since the directory was read
         if stat.S_ISCHR(status.st_mode) and status.st_rdev == 0:
             self._writer.add_whiteout(directory, name)
+        elif path in self._hollow:
+            self._writer.add(path, node_of(full, status, self._owner_in))
         elif stat.S_ISDIR(status.st_mode):
             opened = self._open(name, fd, path)
             self._opened.append(opened)
             if self._untouched.get(path) == attributes_of(status) and not opened[2]:
                 return
-            self._writer.add(path, node_of(full, status))
+            self._writer.add(path, node_of(full, status, self._owner_in))
             if _is_opaque(full):
                 self._writer.add_opaque(path)
         elif not stat.S_ISSOCK(status.st_mode):
@@ -151,7 +176,7 @@ class _Walk:
 
     def add_file(self, full: bytes, path: bytes, status: os.stat_result) -> None:
         """Write what is no directory."""
-        node = node_of(full, status)
+        node = node_of(full, status, self._owner_in)
         if status.st_nlink > 1:
             first = self._links.setdefault((status.st_dev, status.st_ino), path)
             if first != path:

@@ -51,6 +51,7 @@ MOUNT_ATTR_RDONLY = 1
 MOUNT_ATTR_NOSUID = 2
 MOUNT_ATTR_NODEV = 4
 MOUNT_ATTR_NOEXEC = 8
+_MOUNT_ATTR_IDMAP = 0x0010_0000
 
 
 _OVERLAY_OPTIONS = (
@@ -140,6 +141,12 @@ def set_attributes(mount_fd: int, attributes: int, *, recursive: bool = False) -
     request = _MountAttr(attr_set=attributes)
     flags = _AT_EMPTY_PATH | (_AT_RECURSIVE if recursive else 0)
     libc.syscall(_SYS_MOUNT_SETATTR, mount_fd, b"", flags, ctypes.byref(request), ctypes.sizeof(request))
+
+
+def set_owner_mapping(mount_fd: int, user_namespace: int) -> None:
+    """Show the files of a detached mount with the owners that they have in a user namespace (mount_setattr(2)). Raises OSError."""
+    request = _MountAttr(attr_set=_MOUNT_ATTR_IDMAP, userns_fd=user_namespace)
+    libc.syscall(_SYS_MOUNT_SETATTR, mount_fd, b"", _AT_EMPTY_PATH, ctypes.byref(request), ctypes.sizeof(request))
 
 
 def has_recursive_attributes() -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from lamina.linux import libc, mount
+from lamina.linux.user_namespace import user_pin_of
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWCGROUP = 0x02000000
@@ -51,9 +52,15 @@ def in_own_thread(function: Callable[[], T]) -> T:
     return outcome[0]
 
 
-def create_network_namespace(pin: Path) -> None:
-    """Create a network namespace that lives as long as the bind mount at *pin* (a file that this makes). Raises OSError."""
+def create_network_namespace(pin: Path, owner: Callable[[Path], None] | None = None) -> None:
+    """Create a network namespace that lives as long as the bind mount at *pin* (a file that this makes). Raises OSError.
+
+    *owner* makes and pins one that another user namespace owns.
+    """
     os.close(os.open(pin, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o400))
+    if owner is not None:
+        owner(pin)
+        return
 
     def create() -> None:
         unshare(CLONE_NEWNET)
@@ -81,10 +88,11 @@ def in_network_namespace(pin: Path, function: Callable[[], T]) -> T:
 
 
 def remove_network_namespace(pin: Path) -> None:
-    """Let go of a pinned network namespace; gone already is no error."""
-    try:
-        mount.unmount(str(pin))
-    except OSError as error:
-        if error.errno not in (2, 22):  # ENOENT: no such file; EINVAL: not a mount
-            raise
-    pin.unlink(missing_ok=True)
+    """Let go of a pinned network namespace, and of the user namespace that owns it; gone already is no error."""
+    for path in (pin, user_pin_of(pin)):
+        try:
+            mount.unmount(str(path))
+        except OSError as error:
+            if error.errno not in (2, 22):  # ENOENT: no such file; EINVAL: not a mount
+                raise
+        path.unlink(missing_ok=True)

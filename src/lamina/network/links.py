@@ -6,7 +6,7 @@ by a thread of its own inside the namespace.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
@@ -33,12 +33,14 @@ class InnerEnd:
 class Links:
     """The host's side of the bridge network."""
 
-    def __init__(self, bridge: str) -> None:
+    def __init__(self, bridge: str, owner: Callable[[Path], None] | None = None) -> None:
+        """*owner* makes network namespaces that another user namespace owns; see ``create_network_namespace``."""
         from pyroute2.iproute.linux import IPRoute  # a quarter of a second to import, so not before it is needed
 
         self._open: Any = IPRoute
         self._netlink: Any = IPRoute()
         self._bridge = bridge
+        self._owner = owner
         self._index = 0
 
     def ensure_bridge(self, gateway: IPv4Interface) -> None:
@@ -81,7 +83,7 @@ class Links:
 
         On failure nothing is left behind. Raises BridgeUnavailable if the kernel refuses, OSError.
         """
-        namespaces.create_network_namespace(pin)
+        namespaces.create_network_namespace(pin, self._owner)
         try:
             with self._refusal_told(), open(pin, "rb") as file:
                 peer = {"ifname": "eth0", "net_ns_fd": file.fileno(), "address": inner.mac}
@@ -93,7 +95,7 @@ class Links:
 
     def add_isolated(self, pin: Path) -> None:
         """Make a namespace with nothing but loopback. On failure nothing is left behind."""
-        namespaces.create_network_namespace(pin)
+        namespaces.create_network_namespace(pin, self._owner)
         try:
             namespaces.in_network_namespace(pin, self._configure_loopback)
         except BaseException:

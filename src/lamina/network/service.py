@@ -69,14 +69,24 @@ class NetworkService:
     """The built-in networks. One bridge, one nftables table and one directory of pinned namespaces belong to it alone."""
 
     def __init__(
-        self, root: Path, run_root: Path, *, bridge: str | None, bip: str | None, table: str | None, ready: int = 2
+        self,
+        root: Path,
+        run_root: Path,
+        *,
+        bridge: str | None,
+        bip: str | None,
+        table: str | None,
+        ready: int = 2,
+        owner: Callable[[Path], None] | None = None,
     ) -> None:
         """Touches nothing yet. Without a *bridge* and a *table*, ``start`` chooses names that no other daemon uses.
 
-        *bip* is the bridge's address with its prefix length. Raises InvalidSubnet, InvalidBridgeName.
+        *bip* is the bridge's address with its prefix length; *owner* makes namespaces that another user namespace owns.
+        Raises InvalidSubnet, InvalidBridgeName.
         """
         if bridge is not None and not check_interface_name(bridge):
             raise InvalidBridgeName(bridge)
+        self._owner = owner
         self._root = root
         self._pins = run_root
         self._wanted_bridge = bridge
@@ -293,7 +303,7 @@ class NetworkService:
             [self._wanted_bridge] if self._wanted_bridge else list(dict.fromkeys([last or numbered[0], *numbered]))
         )
         for name in candidates:
-            links = Links(name)
+            links = Links(name, self._owner)
             is_foreign = (
                 self._wanted_bridge is None and name != last and links.foreign_endpoints(self._own_interfaces())
             )

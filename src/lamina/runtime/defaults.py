@@ -54,11 +54,15 @@ def device_rules(*, privileged: bool) -> list[dict[str, Any]]:
     ]
 
 
-def sysctls(*, own_network: bool) -> dict[str, str]:
-    """Kernel parameters of a network namespace of one's own: no port is privileged, everybody may ping."""
+def sysctls(*, own_network: bool, remapped: bool = False) -> dict[str, str]:
+    """Kernel parameters of a network namespace of one's own: no port is privileged, everybody may ping.
+
+    The kernel takes no groups for the latter that a user namespace does not have.
+    """
     if not own_network:
         return {}
-    return {"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647"}
+    ping = {} if remapped else {"net.ipv4.ping_group_range": "0 2147483647"}
+    return {"net.ipv4.ip_unprivileged_port_start": "0", **ping}
 
 
 def _mount(destination: str, kind: str, source: str, *options: str) -> dict[str, Any]:

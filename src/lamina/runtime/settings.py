@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lamina.linux.user_namespace import IdMap
 from lamina.runtime.security import SecurityOptions
 
 Namespace = str
@@ -82,6 +83,7 @@ class Namespaces:
     ipc: Namespace = "private"
     uts: Namespace = "private"
     cgroup: Namespace = "private"
+    user: Namespace = "host"
 
 
 @dataclass(frozen=True)
@@ -121,3 +123,5 @@ class ContainerSettings:
     cgroup_parent: str = "/lamina"
     annotations: Mapping[str, str] = field(default_factory=dict)
     init_path: str | None = None
+    idmap: IdMap | None = None
+    """Whom the container's users are on the host; None for the same."""

@@ -21,7 +21,7 @@ from lamina.runtime.settings import ContainerSettings, Device, Resources, Thrott
 from lamina.runtime.users import Identity, resolve
 
 _DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_NAMESPACES = ("network", "pid", "ipc", "uts", "cgroup")
+_NAMESPACES = ("user", "network", "pid", "ipc", "uts", "cgroup")
 _INIT_PATH = "/sbin/docker-init"
 
 
@@ -181,21 +181,29 @@ def _linux(container_id: str, settings: ContainerSettings, capabilities: list[st
     masked = defaults.MASKED_PATHS if settings.masked_paths is None else settings.masked_paths
     readonly = defaults.READONLY_PATHS if settings.readonly_paths is None else settings.readonly_paths
     shows_all = settings.privileged or settings.security.shows_system_paths
+    sysctls = defaults.sysctls(own_network=own_network, remapped=settings.idmap is not None)
     linux: dict[str, Any] = {
         "cgroupsPath": f"{settings.cgroup_parent.rstrip('/')}/{container_id}",
         "namespaces": [{"type": "mount"}, *_namespaces(settings)],
         "devices": devices,
         "resources": resources_document(settings.resources) | {"devices": rules},
-        "sysctl": defaults.sysctls(own_network=own_network) | dict(settings.sysctls),
+        "sysctl": sysctls | dict(settings.sysctls),
         "maskedPaths": [] if shows_all else list(masked),
         "readonlyPaths": [] if shows_all else list(readonly),
     }
+    if settings.idmap is not None:
+        linux["uidMappings"] = [_mapping(settings.idmap.uid_start, settings.idmap.uid_count)]
+        linux["gidMappings"] = [_mapping(settings.idmap.gid_start, settings.idmap.gid_count)]
     profile = settings.security.seccomp
     if profile == "default" and not settings.privileged:
         linux["seccomp"] = default_profile(capabilities)
     elif not isinstance(profile, str):
         linux["seccomp"] = profile
     return linux
+
+
+def _mapping(start: int, count: int) -> dict[str, int]:
+    return {"containerID": 0, "hostID": start, "size": count}
 
 
 def _namespaces(settings: ContainerSettings) -> list[dict[str, str]]:

@@ -14,7 +14,7 @@ import os
 import secrets
 import stat
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,10 +22,13 @@ from lamina.linux import mount
 from lamina.linux.deletion import remove_tree
 from lamina.linux.files import bytes_below
 from lamina.linux.tasks import to_the_end
+from lamina.linux.user_namespace import UserNamespace
 from lamina.oci.digest import DiffID
 from lamina.snapshot.driver import LowerDriver
 
 _FRESH_MODE = 0o755
+_REMAPPED = "remapped"
+"""Beside a layer's upper directory: whose root its files' root is on the host."""
 _TRASH = ".trash-"
 
 
@@ -42,7 +45,11 @@ class _Use:
 class Snapshots:
     """All read-write layers of one state root."""
 
-    def __init__(self, root: Path, run_root: Path, lowers: LowerDriver) -> None:
+    def __init__(
+        self, root: Path, run_root: Path, lowers: LowerDriver, user_namespace: UserNamespace | None = None
+    ) -> None:
+        """With a *user_namespace* those snapshots that are ``remapped`` are for processes in it."""
+        self._user_namespace = user_namespace
         self._root = root
         self._mounts = run_root
         self._lowers = lowers
@@ -56,7 +63,10 @@ class Snapshots:
         """
         self._root.mkdir(parents=True, exist_ok=True)
         self._mounts.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._mounts.chmod(0o700)  # what is mounted here has programs that are root's for whoever reaches them
+        # what is mounted here has programs that are root's for whoever reaches them; a remapped root is to reach its own
+        self._mounts.chmod(0o700 if self._user_namespace is None else 0o710)
+        if self._user_namespace is not None:
+            os.chown(self._mounts, -1, self._user_namespace.idmap.gid_start)
         self._empty.mkdir(exist_ok=True)
         kept = set(live)
         for path in self._mounts.iterdir():
@@ -79,13 +89,15 @@ class Snapshots:
         """Where the snapshot is or would be mounted."""
         return self._mounts / snapshot_id
 
-    def create(self, snapshot_id: str) -> None:
-        """Make an empty read-write layer."""
+    def create(self, snapshot_id: str, *, remapped: bool = False) -> None:
+        """Make an empty read-write layer; one that is *remapped* is for processes in the user namespace."""
         base = self._root / snapshot_id
         base.mkdir(mode=0o700, exist_ok=True)
         for name in ("upper", "work"):
             (base / name).mkdir(exist_ok=True)
             (base / name).chmod(_FRESH_MODE)
+        if remapped and self._user_namespace is not None:
+            (base / _REMAPPED).write_text(str(self._user_namespace.idmap.root))
 
     async def mount(self, snapshot_id: str, diff_ids: Sequence[DiffID], *, base: int | None = None) -> Path:
         """Mount the snapshot over the layers *diff_ids* for a process to run on and return its root; one that is mounted stays as it is.
@@ -161,19 +173,34 @@ class Snapshots:
             return target
         base = self._root / snapshot_id
         (base / "work").mkdir(exist_ok=True)
-        if lowers:
+        with ExitStack() as stack:
+            if not lowers:
+                lowers = (os.open(self._empty, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC),)
+                stack.callback(os.close, lowers[0])
+            lowers = self._shifted(base, lowers, stack)
             _show_root_of(lowers[0], base / "upper")
-        empty = os.open(self._empty, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) if not lowers else None
-        try:
-            fd = mount.overlay(lowers or (empty or 0,), str(base / "upper"), str(base / "work"))
-        finally:
-            if empty is not None:
-                os.close(empty)
+            fd = mount.overlay(lowers, str(base / "upper"), str(base / "work"))
         try:
             mount.attach(fd, str(target))
         finally:
             os.close(fd)
         return target
+
+    def _shifted(self, base: Path, lowers: tuple[int, ...], stack: ExitStack) -> tuple[int, ...]:
+        """The lowers as processes in the user namespace are to see them, if the layer is for such; closed with the stack.
+
+        What is written lies in the upper with the owners that it has on the host.
+        """
+        if not (base / _REMAPPED).exists():
+            return lowers
+        namespace = self._user_namespace
+        if namespace is None or (base / _REMAPPED).read_text() != str(namespace.idmap.root):
+            raise OSError(f"{base.name} was made for another user namespace: use the same --userns-remap as then")
+        shifted = []
+        for lower in lowers:
+            shifted.append(namespace.shifted(lower))
+            stack.callback(os.close, shifted[-1])
+        return tuple(shifted)
 
     def _unmount(self, target: Path) -> None:
         with suppress(FileNotFoundError):

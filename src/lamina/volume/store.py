@@ -8,6 +8,7 @@ database was lost, becomes a volume again.
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import secrets
 import sqlite3
@@ -99,12 +100,16 @@ class Volume:
 class VolumeStore:
     """The volumes of one state root."""
 
-    def __init__(self, database: Database, root: Path, tell: Tell = lambda action, name: None) -> None:
+    def __init__(
+        self, database: Database, root: Path, tell: Tell = lambda action, name: None, owner: tuple[int, int] = (0, 0)
+    ) -> None:
+        """New volumes belong to *owner*, a user and a group."""
         self._database = database
         self._root = root
         self._tell = tell
         self._volumes: dict[str, Volume] = {}
         self._held: Counter[str] = Counter()
+        self._owner = owner
 
     async def open(self) -> None:
         """Read all rows, and bring the directories in line with them: see the top."""
@@ -217,6 +222,7 @@ class VolumeStore:
         temporary.mkdir(mode=_DIRECTORY_MODE)
         (temporary / _DATA).mkdir()
         (temporary / _DATA).chmod(0o755)
+        os.chown(temporary / _DATA, *self._owner)
         try:
             temporary.rename(target)
         except OSError:  # somebody else was quicker

@@ -82,7 +82,7 @@ class _ContainerFiles:
         record = self._find(request)
         lowers = await self._engine.lowers.lower([DiffID(Digest(d)) for d in record.diff_ids])
         upper = self._engine.snapshots.upper(record.id)
-        found = await asyncio.to_thread(changes, upper, LayerBelow(lowers))
+        found = await asyncio.to_thread(changes, upper, LayerBelow(lowers, record.idmap))
         return json_response([{"Path": change.path, "Kind": int(change.kind)} for change in found])
 
     async def export(self, request: Request) -> StreamingResponse:

@@ -170,7 +170,10 @@ class _System:
             "ContainerdCommit": {"ID": ""},
             "RuncCommit": {"ID": engine.tools.runtime.version},
             "InitCommit": {"ID": init.version if init else ""},
-            "SecurityOptions": ["name=seccomp,profile=builtin"],
+            "SecurityOptions": [
+                "name=seccomp,profile=builtin",
+                *(["name=userns"] if engine.options.userns_remap else []),
+            ],
             "CDISpecDirs": [str(directory) for directory in cdi.DIRECTORIES],
             "Warnings": warnings,
         }
