@@ -85,7 +85,8 @@ _TEMPLATE = "template parsing error: template: :1: unclosed action"
         (["inspect", "-f", "{{.x", "busybox"], 64, _TEMPLATE),
         (["inspect", "-f", "{{.x}}", "busybox"], 1, 'template parsing error: template: :1:2: executing "" at <.x>'),
         (["version", "-f", "{{.x"], 64, "template parsing error: template: version:1: unclosed action"),
-        (["images", "--format", "{{.x"], 1, "failed to parse template: template: :1: unclosed action"),
+        (["ps", "--format", "{{.x"], 1, "failed to parse template: template: :1: unclosed action"),
+        (["images", "--format", "{{.x"], 1, "template parsing error: template: :1: unclosed action"),
         (["images", "--format", "{{.x}}"], 1, "can't evaluate field x in type *formatter.imageContext"),
     ],
 )

@@ -6,12 +6,9 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lamina.cli.grammar import CommandFailed
-
-if TYPE_CHECKING:
-    from lamina.cli.template import Template
 
 _LEAST_COLUMN = 10
 _BETWEEN = 3
@@ -23,7 +20,10 @@ Row = Mapping[str, Any]
 
 
 class Listing:
-    """What a command lists: every field's header, Go's name for a row's type, and the templates of ``--format raw``."""
+    """What a command lists: every field's header, Go's name for a row's type, and the templates of ``--format raw``.
+
+    *faults* are the words before what is wrong with a template's text, and with what it asks for.
+    """
 
     def __init__(
         self,
@@ -33,8 +33,10 @@ class Listing:
         raw: str | None = None,
         raw_quiet: str | None = None,
         quiet_field: str = "ID",
+        faults: tuple[str, str] = ("template parsing error", "template parsing error"),
     ) -> None:
         self.headers = headers
+        self.faults = faults
         self.kind = kind
         self.raw = raw
         self.raw_quiet = raw_quiet
@@ -43,7 +45,14 @@ class Listing:
     def with_size(self) -> Listing:
         """The same with a size at the end of its raw format."""
         raw = f"{self.raw}size: {{{{.Size}}}}\n"
-        return Listing(self.headers, kind=self.kind, raw=raw, raw_quiet=self.raw_quiet, quiet_field=self.quiet_field)
+        return Listing(
+            self.headers,
+            kind=self.kind,
+            raw=raw,
+            raw_quiet=self.raw_quiet,
+            quiet_field=self.quiet_field,
+            faults=self.faults,
+        )
 
 
 def print_rows(
@@ -67,47 +76,34 @@ def print_rows(
 
 
 def _print_by_template(rows: Sequence[Row], listing: Listing, form: str) -> None:
+    from lamina.cli.template import ExecutionError, SyntaxFault, Template
     from lamina.cli.template.shapes import Struct, shaped
 
     kind = type("Row", (Struct,), {"kind": listing.kind, "is_row": True, "__doc__": "One thing listed."})
-    template = read_template(form.removeprefix("table").lstrip(" ") if form.startswith("table") else form)
-    lines = [render(template, kind(shaped(row))) for row in rows]
-    if form.startswith("table"):
-        headers = {**listing.headers, "Label": _label_header}
-        print_table([line.split("\t") for line in [render(template, headers, is_header=True), *lines]])
-    else:
-        print(*lines, sep="\n", end="\n" if lines else "")
+    unreadable, unanswerable = listing.faults
+    try:
+        template = Template(form.removeprefix("table").lstrip(" ") if form.startswith("table") else form)
+        lines = [template.render(kind(shaped(row))) for row in rows]
+        if form.startswith("table"):
+            headers = {**listing.headers, "Label": _label_header}
+            print_table([line.split("\t") for line in [template.render(headers, is_header=True), *lines]])
+        else:
+            print(*lines, sep="\n", end="\n" if lines else "")
+    except SyntaxFault as fault:
+        raise CommandFailed(f"{unreadable}: {fault}") from None
+    except ExecutionError as error:
+        raise CommandFailed(f"{unanswerable}: {error}") from None
 
 
 def _label_header(name: str) -> str:
     return name.rpartition(".")[2].replace("-", " ").replace("_", " ")
 
 
-def read_template(text: str) -> Template:
-    """A template. Raises CommandFailed for a malformed one."""
-    from lamina.cli.template import SyntaxFault, Template
-
-    try:
-        return Template(text)
-    except SyntaxFault as fault:
-        raise CommandFailed(f"failed to parse template: {fault}") from None
-
-
-def render(template: Template, value: Any, *, is_header: bool = False) -> str:
-    """A template's text. Raises CommandFailed where it asks for what is not there."""
-    from lamina.cli.template import ExecutionError
-
-    try:
-        return template.render(value, is_header=is_header)
-    except ExecutionError as error:
-        raise CommandFailed(f"failed to execute template: {error}") from None
-
-
-def print_table(rows: Sequence[Sequence[str]]) -> None:
-    """Columns three blanks apart and at least ten wide, the last one ragged (Go's text/tabwriter, as docker sets it)."""
+def print_table(rows: Sequence[Sequence[str]], *, least: int = _LEAST_COLUMN) -> None:
+    """Columns three blanks apart and at least so wide, the last one ragged (Go's text/tabwriter, as docker sets it)."""
     columns = max(len(row) for row in rows)
     widths = [
-        max(_LEAST_COLUMN, *(len(row[column]) + _BETWEEN for row in rows if column < len(row) - 1))
+        max(least, *(len(row[column]) + _BETWEEN for row in rows if column < len(row) - 1))
         for column in range(columns - 1)
     ]
     for row in rows:
@@ -197,10 +193,10 @@ def stderr(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-def described(error: OSError) -> str:
+def described(error: OSError, call: str = "open") -> str:
     """A failed system call as Go words it: ``open /nosuch: no such file or directory``."""
     what = (error.strerror or str(error)).lower()
-    return f"open {error.filename}: {what}" if error.filename else what
+    return f"{call} {error.filename}: {what}" if error.filename else what
 
 
 def confirmed(warning: str) -> bool:

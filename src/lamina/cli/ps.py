@@ -45,6 +45,8 @@ _LISTING = Listing(
     "state: {{- pad .State 1 0}}\nstatus: {{- pad .Status 1 0}}\nnames: {{.Names}}\n"
     "labels: {{- pad .Labels 1 0}}\nports: {{- pad .Ports 1 0}}\n",
     raw_quiet="container_id: {{.ID}}",
+    # docker reads the template of this list alone before it asks the daemon, to learn whether sizes are wanted
+    faults=("failed to parse template", "failed to execute template"),
 )
 
 
