@@ -3,8 +3,8 @@
 On its own rather than on argparse, which takes abbreviations, has no flags that take a value only after ``=``, words its errors
 otherwise, and costs a short command a tenth of its time.
 
-Flags may stand among positional arguments, unless the last of these is REMAINDER: then the first positional ends them. ``--`` ends
-them, too. ``-it``, ``-ti=false``, ``-eA=b``, ``-e A=b``, ``--env=A=b`` and ``--env A=b`` are flags.
+Flags may stand among positional arguments, unless the last of these is REMAINDER, or the parser is told otherwise: then the first
+positional ends them. ``--`` ends them, too. ``-it``, ``-ti=false``, ``-eA=b``, ``-e A=b``, ``--env=A=b`` and ``--env A=b`` are flags.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class _Flag:
 class Parser:
     """The flags and positional arguments of one command."""
 
-    def __init__(self, command: str, usage: str, description: str | None = None) -> None:
+    def __init__(self, command: str, usage: str, description: str | None = None, *, flags_first: bool = False) -> None:
         known = command_named(command)
         self.prog = f"lamina {command}".strip()
         self.usage = f"{self.prog} {usage}"
@@ -78,6 +78,7 @@ class Parser:
         self._by_name: dict[str, _Flag] = {}
         self._defaults: dict[str, Any] = {}
         self._positionals: list[tuple[str, str | None]] = []  # name and how many
+        self._flags_first = flags_first
 
     def flag(self, *names: str, help: str = "", default: bool = False) -> None:  # noqa: A002 - the word for it
         """A flag that is true or false."""
@@ -116,7 +117,7 @@ class Parser:
                 setattr(options, flag.attribute, [])
         rest = list(argv)
         words: list[str] = []
-        ends_at_first = any(nargs == REMAINDER for _, nargs in self._positionals)
+        ends_at_first = self._flags_first or any(nargs == REMAINDER for _, nargs in self._positionals)
         while rest:
             word = rest.pop(0)
             if word == "--":
@@ -243,8 +244,10 @@ def _wanted(least: int, most: int | None) -> str:
         return "accepts no arguments"
     if least == most:
         return f"requires {least} argument{'s' if least > 1 else ''}"
-    if most is None or least > 0:
+    if most is None:
         return f"requires at least {least} argument{'s' if least > 1 else ''}"
+    if least > 0:
+        return f"requires at least {least} and at most {most} arguments"
     return f"requires at most {most} argument{'s' if most > 1 else ''}"
 
 

@@ -268,6 +268,7 @@ def import_(client: Client, argv: list[str]) -> int:
     parser.value("--platform", help="Set platform if server is multi-platform capable")
     parser.add_argument("source")
     parser.add_argument("name", nargs="?")
+    parser.add_argument("ignored", nargs="*")  # docker takes them, too
     options = parser.parse(argv)
     if options.platform:
         check_platform(options.platform)

@@ -110,7 +110,8 @@ def test_a_wrong_command_line_is_answered_as_docker_answers(
         ([None, None], ["a"], "requires 2 arguments"),
         ([None], ["a", "b"], "requires 1 argument"),
         (["?"], ["a", "b"], "requires at most 1 argument"),
-        ([None, "?"], [], "requires at least 1 argument"),
+        ([None, "?"], [], "requires at least 1 and at most 2 arguments"),
+        ([None, "*"], [], "requires at least 1 argument"),
         (["+"], [], "requires at least 1 argument"),
     ],
 )
@@ -129,3 +130,11 @@ def test_help_tells_of_every_flag_with_its_description() -> None:
     assert "  -i, --interactive       Keep STDIN open" in str(caught.value)
     with pytest.raises(HelpWanted):
         _ps().parse(["-h"])
+
+
+def test_flags_may_have_to_come_first() -> None:
+    parser = Parser("commit", "", flags_first=True)
+    parser.flag("--pause")
+    parser.add_argument("words", nargs="*")
+    options = parser.parse(["--pause", "a", "--pause"])
+    assert (options.pause, options.words) == (True, ["a", "--pause"])
