@@ -5,7 +5,6 @@ A daemon of this machine reads a directory where it lies; to any other it is sen
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 import tarfile
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lamina.cli.grammar import UsageError
+from lamina.cli.packing import END, entries, entry, gathered
 from lamina.dockerfile.ignore import IgnoreRules
 
 _READ_BYTES = 1 << 20
@@ -71,7 +71,7 @@ class Context:
         if self.text is None:
             return self.dockerfile, self.files()
         if self.directory is None:
-            return _OUTSIDE, iter([_single_file(_OUTSIDE, self.text)])
+            return _OUTSIDE, iter([entry(_OUTSIDE, self.text), END])
         rules = _rules(self.directory, self.dockerfile, self.ignore_text)
         return _OUTSIDE, _tar(self.directory, rules, self.text)
 
@@ -142,19 +142,6 @@ def _prefixed(head: bytes) -> Iterator[bytes]:
     yield from iter(lambda: sys.stdin.buffer.read(_READ_BYTES), b"")
 
 
-def _single_file(name: str, data: bytes) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        _add_bytes(archive, name, data)
-    return buffer.getvalue()
-
-
-def _add_bytes(archive: tarfile.TarFile, name: str, data: bytes) -> None:
-    header = tarfile.TarInfo(name)
-    header.size, header.mode = len(data), 0o600
-    archive.addfile(header, io.BytesIO(data))
-
-
 def _rules(root: Path, dockerfile: str, outside: bytes | None) -> bytes:
     """The text of what is to be ignored: that beside the Dockerfile, else the directory's."""
     if outside is not None:
@@ -165,46 +152,23 @@ def _rules(root: Path, dockerfile: str, outside: bytes | None) -> bytes:
     return b""
 
 
-class _Sink(io.RawIOBase):
-    """Collects what the tar writer writes, to be sent on."""
-
-    def __init__(self) -> None:
-        self.pieces: list[bytes] = []
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        self.pieces.append(bytes(data))
-        return len(data)
-
-
 def _tar(root: Path, rules: bytes, outside_dockerfile: bytes | None) -> Iterator[bytes]:
     """The directory's tar, *rules* applied; owners are root's, as docker sends them."""
-    sink = _Sink()
-    with tarfile.open(fileobj=sink, mode="w|", format=tarfile.PAX_FORMAT, bufsize=_READ_BYTES) as archive:
-        for path, name in _files(root, IgnoreRules.parse(rules.decode("utf-8", "replace"))):
-            if outside_dockerfile is not None and name == _IGNORE:
-                continue
-            header = archive.gettarinfo(str(path), name)
-            if header is None:  # a socket
-                continue
-            header.uid = header.gid = 0
-            header.uname = header.gname = ""
-            if header.isreg():
-                with open(path, "rb") as file:
-                    archive.addfile(header, file)
-            else:
-                archive.addfile(header)
-            yield from sink.pieces
-            sink.pieces.clear()
-        if outside_dockerfile is not None:
-            _add_bytes(archive, _IGNORE, (rules or _IGNORE.encode()) + f"\n{_OUTSIDE}\n".encode())
-            _add_bytes(archive, _OUTSIDE, outside_dockerfile)
-    yield from sink.pieces
+    files = _files(root, IgnoreRules.parse(rules.decode("utf-8", "replace")))
+    if outside_dockerfile is None:
+        yield from gathered(entries(files, _as_root))
+    else:
+        yield from gathered(entries((file for file in files if file[1] != _IGNORE), _as_root))
+        yield entry(_IGNORE, (rules or _IGNORE.encode()) + f"\n{_OUTSIDE}\n".encode())
+        yield entry(_OUTSIDE, outside_dockerfile)
+    yield END
 
 
-def _files(root: Path, rules: IgnoreRules) -> Iterator[tuple[Path, str]]:
+def _as_root(header: tarfile.TarInfo, _: str) -> None:
+    header.uid = header.gid = 0
+
+
+def _files(root: Path, rules: IgnoreRules) -> Iterator[tuple[str, str]]:
     """(path, name in the context) of everything that the rules leave in, parents first, in order.
 
     What the daemon reads of a context itself is never left out.
@@ -217,13 +181,13 @@ def _files(root: Path, rules: IgnoreRules) -> Iterator[tuple[Path, str]]:
         for name in sorted([*files, *links]):
             always = name.endswith(_IGNORE) or name.lower().endswith("dockerfile")
             if (always and not prefix) or not rules.excludes(prefix + name):
-                yield Path(directory, name), prefix + name
+                yield os.path.join(directory, name), prefix + name
         names[:] = [n for n in names if n not in links]
         kept = []
         for name in names:
             excluded = bool(rules) and rules.excludes(prefix + name)
             if not excluded:
-                yield Path(directory, name), prefix + name
+                yield os.path.join(directory, name), prefix + name
             if not excluded or rules.may_contain_included(prefix + name):
                 kept.append(name)
         names[:] = kept

@@ -6,19 +6,15 @@ The daemon sends a tar in every case, and all that is written is written here, b
 from __future__ import annotations
 
 import os
-import stat
-import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from lamina.cli.grammar import CommandFailed
 from lamina.cli.values import csv_fields
-from lamina.client.client import Client, Response, quoted
+from lamina.client.client import Client, quoted
 
 _KINDS = ("local", "tar", "oci", "docker", "image", "registry", "cacheonly")
 _STDOUT = "-"
-_MODE = 0o7777
 
 
 class Output:
@@ -99,6 +95,8 @@ def write(client: Client, output: Output, image_id: str, names: list[str]) -> No
     from lamina.cli.containers import write_archive
 
     if output.kind == "local":
+        from lamina.cli.unpacking import unpack
+
         unpack(client.request("GET", f"/lamina/images/{quoted(image_id)}/root"), Path(output.dest))
     elif output.kind == "tar":
         response = client.request("GET", f"/lamina/images/{quoted(image_id)}/root")
@@ -106,92 +104,6 @@ def write(client: Client, output: Output, image_id: str, names: list[str]) -> No
     elif output.kind in ("oci", "docker"):
         response = client.request("GET", "/images/get", {"names": names or [image_id]})
         write_archive(response, None if output.takes_stdout else output.dest)
-
-
-def unpack(response: Response, directory: Path) -> None:
-    """Write a tar's files below a directory, over what is there; they are the caller's own, as with BuildKit.
-
-    No path may lead out of the directory, whatever links the tar or the directory has. Raises CommandFailed.
-    """
-    directory.mkdir(parents=True, exist_ok=True)
-    root = os.path.realpath(directory)
-    directories: list[tuple[str, tarfile.TarInfo]] = []
-    stream: Any = _Stream(iter(response))
-    with tarfile.open(fileobj=stream, mode="r|") as archive:
-        for member in archive:
-            path = _place(root, member.name)
-            if member.isdir():
-                _make_directory(path)
-                directories.append((path, member))
-            else:
-                _make_file(archive, member, path, root)
-    for path, member in reversed(directories):
-        os.chmod(path, member.mode & _MODE)
-        os.utime(path, (member.mtime, member.mtime))
-
-
-def _place(root: str, name: str) -> str:
-    path = os.path.join(root, name.lstrip("/"))
-    parent = os.path.realpath(os.path.dirname(path))
-    if os.path.basename(path) in ("", ".", "..") or os.path.commonpath((root, parent)) != root:
-        raise CommandFailed(f"{name} leads out of {root}")
-    return os.path.join(parent, os.path.basename(path))
-
-
-def _make_directory(path: str) -> None:
-    if os.path.islink(path) or (os.path.exists(path) and not os.path.isdir(path)):
-        os.unlink(path)
-    os.makedirs(path, exist_ok=True)
-    os.chmod(path, 0o700)
-
-
-def _make_file(archive: tarfile.TarFile, member: tarfile.TarInfo, path: str, root: str) -> None:
-    if os.path.isdir(path) and not os.path.islink(path):
-        raise CommandFailed(f"cannot replace the directory {path} by a file")
-    if os.path.lexists(path):
-        os.unlink(path)
-    if member.issym():
-        os.symlink(member.linkname, path)
-        os.utime(path, (member.mtime, member.mtime), follow_symlinks=False)
-    elif member.islnk():
-        os.link(_place(root, member.linkname), path, follow_symlinks=False)
-    elif member.isreg():
-        _write_file(archive, member, path)
-    elif os.geteuid() == 0:  # a device or a pipe
-        kind = {tarfile.CHRTYPE: stat.S_IFCHR, tarfile.BLKTYPE: stat.S_IFBLK}.get(member.type, stat.S_IFIFO)
-        os.mknod(path, kind | member.mode & _MODE, os.makedev(member.devmajor, member.devminor))
-
-
-def _write_file(archive: tarfile.TarFile, member: tarfile.TarInfo, path: str) -> None:
-    import shutil
-
-    source: Any = archive.extractfile(member)
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    with open(fd, "wb") as file:
-        shutil.copyfileobj(source, file, 1 << 20)
-        os.fchmod(file.fileno(), member.mode & _MODE)
-    os.utime(path, (member.mtime, member.mtime))
-
-
-class _Stream:
-    """A body in pieces as a file that can be read."""
-
-    def __init__(self, pieces: Iterator[bytes]) -> None:
-        self._pieces = pieces
-        self._rest = b""
-
-    def read(self, size: int) -> bytes:
-        """Up to *size* bytes; fewer only at the end."""
-        parts, have = [self._rest], len(self._rest)
-        while have < size:
-            piece = next(self._pieces, b"")
-            if not piece:
-                break
-            parts.append(piece)
-            have += len(piece)
-        data = b"".join(parts)
-        self._rest = data[size:]
-        return data[:size]
 
 
 def metadata(client: Client, image_id: str, names: list[str], pushed: str) -> dict[str, Any]:
