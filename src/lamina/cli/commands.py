@@ -27,6 +27,7 @@ COMMANDS = {
     "attach": Command("containers", "Attach local standard input, output, and error streams to a running container"),
     "bootstrap": Command("bootstrap", "Make a base image from a distribution's packages"),
     "build": Command("build", "Build an image from a Dockerfile"),
+    "cp": Command("cp", "Copy files/folders between a container and the local filesystem"),
     "create": Command("run", "Create a new container"),
     "doctor": Command("system", "Tell what this host lacks to run lamina"),
     "events": Command("system", "Get real time events from the server"),
@@ -76,8 +77,8 @@ GROUP_COMMANDS = {
     "volume rm": Command("volumes", "Remove one or more volumes"),
 }
 
-_OF_CONTAINERS = ("attach", "create", "exec", "export", "kill", "logs", "pause", "rename", "restart", "rm", "run", "start", "stop",
-                  "unpause", "wait")  # fmt: skip
+_OF_CONTAINERS = ("attach", "cp", "create", "exec", "export", "kill", "logs", "pause", "rename", "restart", "rm",
+                  "run", "start", "stop", "unpause", "wait")  # fmt: skip
 _OF_IMAGES = ("build", "history", "import", "load", "save", "tag")
 
 GROUPS = {

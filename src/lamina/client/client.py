@@ -45,10 +45,11 @@ def told(error: LaminaError) -> str:
 
 
 class Response:
-    """An answer, read as it arrives."""
+    """An answer, read as it arrives. One to HEAD has no body, whatever length its head tells."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, *, has_body: bool = True) -> None:
         self._connection = connection
+        self._has_body = has_body
         self._parser: Any = httptools.HttpResponseParser(self)
         self._chunks: list[bytes] = []
         self._complete = False
@@ -67,6 +68,7 @@ class Response:
     def on_headers_complete(self) -> None:
         """httptools: the head is complete."""
         self._head_done = True
+        self._complete = self._complete or not self._has_body
 
     def on_body(self, data: bytes) -> None:
         """httptools: a piece of the body."""
@@ -98,6 +100,10 @@ class Response:
     def read(self) -> bytes:
         """The whole body."""
         return b"".join(self)
+
+    def close(self) -> None:
+        """Give up what is left of the body."""
+        self._connection.close()
 
     def json(self) -> Any:
         """The body as JSON."""
@@ -151,7 +157,7 @@ class Client:
         connection.sendall(f"{method} {_target(path, query)} HTTP/1.1\r\n{headers}{framing}\r\n".encode() + data)
         if chunks is not None:
             _send_chunks(connection, chunks)
-        return _checked(Response(connection))
+        return _checked(Response(connection, has_body=method != "HEAD"))
 
     def hijack(self, path: str, query: Query | None = None, *, body: object = None) -> tuple[socket.socket, bytes]:
         """Ask for a raw connection, with a JSON *body*; returns it with the bytes that came along with the head. Raises as ``request``."""
