@@ -27,8 +27,10 @@ COMMANDS = {
     "attach": Command("containers", "Attach local standard input, output, and error streams to a running container"),
     "bootstrap": Command("bootstrap", "Make a base image from a distribution's packages"),
     "build": Command("build", "Build an image from a Dockerfile"),
+    "commit": Command("commit", "Create a new image from a container's changes"),
     "cp": Command("cp", "Copy files/folders between a container and the local filesystem"),
     "create": Command("run", "Create a new container"),
+    "diff": Command("diff", "Inspect changes to files or directories on a container's filesystem"),
     "doctor": Command("system", "Tell what this host lacks to run lamina"),
     "events": Command("system", "Get real time events from the server"),
     "exec": Command("exec", "Execute a command in a running container"),
@@ -52,7 +54,9 @@ COMMANDS = {
     "start": Command("containers", "Start one or more stopped containers"),
     "stop": Command("containers", "Stop one or more running containers"),
     "tag": Command("images", "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE"),
+    "top": Command("top", "Display the running processes of a container"),
     "unpause": Command("containers", "Unpause all processes within one or more containers"),
+    "update": Command("update", "Update configuration of one or more containers"),
     "verify": Command("images", "Hash every blob of images again and compare"),
     "version": Command("system", "Show the lamina version information"),
     "wait": Command("containers", "Block until one or more containers stop, then print their exit codes"),
@@ -77,8 +81,8 @@ GROUP_COMMANDS = {
     "volume rm": Command("volumes", "Remove one or more volumes"),
 }
 
-_OF_CONTAINERS = ("attach", "cp", "create", "exec", "export", "kill", "logs", "pause", "rename", "restart", "rm",
-                  "run", "start", "stop", "unpause", "wait")  # fmt: skip
+_OF_CONTAINERS = ("attach", "commit", "cp", "create", "diff", "exec", "export", "kill", "logs", "pause", "rename", "restart", "rm",
+                  "run", "start", "stop", "top", "unpause", "update", "wait")  # fmt: skip
 _OF_IMAGES = ("build", "history", "import", "load", "save", "tag")
 
 GROUPS = {

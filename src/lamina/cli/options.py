@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from lamina.cli import values
@@ -24,7 +25,9 @@ class _Option(NamedTuple):
 
 # the last one given counts
 _VALUES = (
-    _Option("--blkio-weight", "Share of block I/O, 10 to 1000; 0 for none", "BlkioWeight", values.weight, "uint16"),
+    _Option(
+        "--blkio-weight", "Share of block I/O, 10 to 1000; 0 for none", "BlkioWeight", values.unsigned_16, "uint16"
+    ),
     _Option("--cgroup-parent", "Control group above the container's", "CgroupParent"),
     _Option("--cgroupns", "Control group namespace (host|private)", "CgroupnsMode"),
     _Option("--cidfile", "Write the container ID to the file"),
@@ -148,13 +151,17 @@ _FLAGS = (
     _Option("-t --tty", "Allocate a pseudo-TTY"),
     _Option("--use-api-socket", "Bind mount the API's socket"),
 )
+# those of them that ``update`` has, too
+_UPDATED = frozenset(
+    "--blkio-weight --cpu-period --cpu-quota --cpu-rt-period --cpu-rt-runtime --cpu-shares --cpus --cpuset-cpus --cpuset-mems "
+    "--kernel-memory --memory --memory-reservation --memory-swap --pids-limit --restart".split()
+)
 
 
 def parse_options(command: str, argv: list[str]) -> Options:
     """Read the command line of ``run`` or ``create``. Raises UsageError."""
     parser = Parser(command, "[OPTIONS] IMAGE [COMMAND] [ARG...]")
-    for o in _VALUES:
-        parser.value(*o.names.split(), help=o.help, default=o.default, convert=o.convert, metavar=o.metavar)
+    _add_values(parser, _VALUES)
     for o in _LISTS:
         metavar = "list" if o.metavar == "string" else o.metavar
         parser.values(*o.names.split(), help=o.help, convert=o.convert, metavar=metavar)
@@ -169,12 +176,25 @@ def parse_options(command: str, argv: list[str]) -> Options:
     return parser.parse(argv)
 
 
+def parse_update(argv: list[str]) -> Options:
+    """Read the command line of ``update``. Raises UsageError."""
+    parser = Parser("update", "[OPTIONS] CONTAINER [CONTAINER...]")
+    _add_values(parser, [option for option in _VALUES if option.names.split()[-1] in _UPDATED])
+    parser.add_argument("containers", nargs="+")
+    return parser.parse(argv)
+
+
+def _add_values(parser: Parser, options: Iterable[_Option]) -> None:
+    for o in options:
+        parser.value(*o.names.split(), help=o.help, default=o.default, convert=o.convert, metavar=o.metavar)
+
+
 def host_fields(options: Options) -> dict[str, Any]:
-    """The fields of HostConfig that one flag each sets, of the flags that were given."""
+    """The fields of HostConfig that one flag each sets, of the flags that were given to whatever command."""
     fields = {}
     for option in (*_VALUES, *_LISTS, *_FLAGS):
         attribute = next(n for n in option.names.split() if n.startswith("--"))[2:].replace("-", "_")
-        given = getattr(options, attribute)
+        given = getattr(options, attribute, None)
         if option.field is not None and given is not None and given is not False and given != []:
             fields[option.field] = given
     return fields

@@ -36,10 +36,12 @@ def nano_cpus(text: str) -> int:
         raise ValueError(f"failed to parse {text} as a rational number") from None
 
 
-def weight(text: str) -> int:
-    """An unsigned number of 16 bits."""
-    if not text.isdecimal() or int(text) > 0xFFFF:
+def unsigned_16(text: str) -> int:
+    """An unsigned number of 16 bits, as Go's strconv.ParseUint reads it."""
+    if not (text.isascii() and text.isdigit()):
         raise ValueError(f'strconv.ParseUint: parsing "{text}": invalid syntax')
+    if int(text) > 0xFFFF:
+        raise ValueError(f'strconv.ParseUint: parsing "{text}": value out of range')
     return int(text)
 
 
