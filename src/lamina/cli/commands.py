@@ -44,6 +44,7 @@ COMMANDS = {
     "load": Command("images", "Load an image from a tar archive or STDIN"),
     "logs": Command("containers", "Fetch the logs of a container"),
     "pause": Command("containers", "Pause all processes within one or more containers"),
+    "port": Command("port", "List port mappings or a specific mapping for the container"),
     "ps": Command("ps", "List containers"),
     "rename": Command("containers", "Rename a container"),
     "restart": Command("containers", "Restart one or more containers"),
@@ -52,6 +53,7 @@ COMMANDS = {
     "run": Command("run", "Create and run a new container from an image"),
     "save": Command("images", "Save one or more images to a tar archive (streamed to STDOUT by default)"),
     "start": Command("containers", "Start one or more stopped containers"),
+    "stats": Command("stats", "Display a live stream of container(s) resource usage statistics"),
     "stop": Command("containers", "Stop one or more running containers"),
     "tag": Command("images", "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE"),
     "top": Command("top", "Display the running processes of a container"),
@@ -81,8 +83,8 @@ GROUP_COMMANDS = {
     "volume rm": Command("volumes", "Remove one or more volumes"),
 }
 
-_OF_CONTAINERS = ("attach", "commit", "cp", "create", "diff", "exec", "export", "kill", "logs", "pause", "rename", "restart", "rm",
-                  "run", "start", "stop", "top", "unpause", "update", "wait")  # fmt: skip
+_OF_CONTAINERS = ("attach", "commit", "cp", "create", "diff", "exec", "export", "kill", "logs", "pause", "port", "rename", "restart", "rm",
+                  "run", "start", "stats", "stop", "top", "unpause", "update", "wait")  # fmt: skip
 _OF_IMAGES = ("build", "history", "import", "load", "save", "tag")
 
 GROUPS = {
