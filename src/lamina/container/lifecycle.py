@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 
@@ -28,20 +27,20 @@ from lamina.container.errors import (
     AlreadyStopped,
     ContainerBeingRemoved,
     ContainerDoesNotEnd,
-    ContainerIsRestarting,
     ContainerNotFound,
     ContainerNotRunning,
     ContainerRunning,
     PauseConflict,
 )
-from lamina.container.health import checks_health
-from lamina.container.processes import ContainerProcesses, Started
-from lamina.container.record import NEVER, Record, Status
+from lamina.container.freezing import Freezing
+from lamina.container.locks import ContainerLocks
+from lamina.container.processes import ContainerProcesses
+from lamina.container.record import Record, Status
 from lamina.container.restarts import Restarts, wants_restart, wants_revival
 from lamina.container.settings import donors_in
 from lamina.container.store import ContainerStore
 from lamina.container.streams import Console, Subscription
-from lamina.container.times import parse_rfc3339, rfc3339
+from lamina.container.transitions import as_ended, as_restarting, as_running, seconds_run, stop_signal
 from lamina.container.updates import limits_of, updated
 from lamina.container.waiting import Condition, Waiters
 from lamina.errors import ContainerStartError, InvalidArgument, LaminaError
@@ -66,6 +65,8 @@ class Lifecycle:
         processes: ContainerProcesses,
         snapshots: Snapshots,
         volumes: VolumeStore,
+        locks: ContainerLocks,
+        freezing: Freezing,
         emit: Listener,
     ) -> None:
         self._store = store
@@ -74,7 +75,8 @@ class Lifecycle:
         self._volumes = volumes
         self._emit = emit
         self._waiters = Waiters()
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._locks = locks
+        self._freezing = freezing
         self._restarts = Restarts(self._start_again)
         self._kept: set[str] = set()
         self._leaving: dict[str, bool] = {}
@@ -94,7 +96,7 @@ class Lifecycle:
 
     async def attach(self, container_id: str) -> Subscription:
         """Take part in what a container's process says from now on, or the next one's if it has none. Raises ContainerNotFound."""
-        async with self._lock(container_id):
+        async with self._locks.of(container_id):
             console = self.console(container_id)
             if self._store.get(container_id).state.has_process and not console.is_connected:
                 # if it has ended, the recording of that waits for us, and will end what is subscribed here
@@ -104,7 +106,7 @@ class Lifecycle:
 
     async def start(self, container_id: str) -> None:
         """Start a container's process. Raises AlreadyStarted, ContainerStartError's kinds, or what preparing may raise."""
-        async with self._lock(container_id):
+        async with self._locks.of(container_id):
             record = self._store.get(container_id)
             if record.state.status == "paused":
                 raise PauseConflict(record.id, "paused: cannot start a paused container, try unpause instead")
@@ -118,7 +120,7 @@ class Lifecycle:
     async def _start_again(self, container_id: str) -> None:
         """What a restart policy does, unless the container was stopped, started or removed meanwhile."""
         with suppress(ContainerNotFound, LaminaError):
-            async with self._lock(container_id):
+            async with self._locks.of(container_id):
                 record = self._store.get(container_id)
                 if record.state.status != "restarting":
                     return
@@ -154,7 +156,7 @@ class Lifecycle:
             try:
                 if console.has_subscribers:
                     console.connect(await self._processes.attach(record.id))
-                running = _as_running(record, started)
+                running = as_running(record, started)
                 await self._processes.start(record)
                 await self._store.put(running, lasting=False)
             except BaseException:
@@ -177,7 +179,7 @@ class Lifecycle:
 
     async def stop(self, container_id: str, timeout_s: int | None = None, signal_name: str | None = None) -> None:
         """Ask the process to end, and kill it if it has not after *timeout_s* (-1: never). Raises AlreadyStopped."""
-        number = signal_number(signal_name or _stop_signal(self._store.get(container_id)))
+        number = signal_number(signal_name or stop_signal(self._store.get(container_id)))
         try:
             record = await self._told_to_end(container_id)
         except ContainerNotRunning:
@@ -193,7 +195,7 @@ class Lifecycle:
         try:
             if self._processes.signal(record, number):
                 self._emit("kill", record, {"signal": str(int(number))})
-            await self._let_signals_in(container_id)
+            await self._freezing.let_signals_in(container_id)
             await asyncio.wait((ended,), timeout=None if patience < 0 else patience)
             if not ended.done():
                 await self._end(record)
@@ -206,7 +208,7 @@ class Lifecycle:
 
         Raises ContainerNotRunning.
         """
-        async with self._lock(container_id):
+        async with self._locks.of(container_id):
             record = self._store.get(container_id)
             if record.state.status == "restarting":
                 self._restarts.forget(container_id)
@@ -224,14 +226,14 @@ class Lifecycle:
         record: Record | None = self._store.get(container_id)
         number = signal_number(signal_name or "SIGKILL")
         assert record is not None
-        if number in (signal.SIGKILL, signal_number(_stop_signal(record))):
+        if number in (signal.SIGKILL, signal_number(stop_signal(record))):
             record = await self._told_to_end(container_id)
         if record is None or record.state.status == "restarting":
             return
         if not record.state.has_process or not self._processes.signal(record, number):
             raise ContainerNotRunning(record.id)
         self._emit("kill", record, {"signal": str(int(number))})
-        await self._let_signals_in(container_id)
+        await self._freezing.let_signals_in(container_id)
         if number == signal.SIGKILL:
             await self._await_end(record)
 
@@ -246,45 +248,9 @@ class Lifecycle:
             self._kept.discard(container_id)
         self._emit("restart", self._store.get(container_id), {})
 
-    async def pause(self, container_id: str) -> None:
-        """Freeze a container's processes. Raises ContainerNotRunning or PauseConflict."""
-        async with self._lock(container_id):
-            record = self._store.get(container_id)
-            if record.state.status == "paused":
-                raise PauseConflict(record.id, "already paused")
-            if record.state.status == "restarting":
-                raise ContainerIsRestarting(record.id)
-            if not record.state.has_process:
-                raise ContainerNotRunning(record.id)
-            await self._freeze(record, frozen=True)
-
-    async def unpause(self, container_id: str) -> None:
-        """Let a frozen container go on. Raises PauseConflict."""
-        async with self._lock(container_id):
-            record = self._store.get(container_id)
-            if record.state.status != "paused":
-                raise PauseConflict(record.id, "not paused")
-            await self._freeze(record, frozen=False)
-
-    async def _freeze(self, record: Record, *, frozen: bool) -> None:
-        """With the lock held. What the record says and what the kernel does are the same again if one of them fails."""
-        try:
-            await self._processes.freeze(record, frozen=frozen)
-        except FileNotFoundError:
-            raise ContainerNotRunning(record.id) from None  # it ended a moment ago
-        except OSError as error:
-            raise PauseConflict(record.id, f"not {'paused' if frozen else 'unpaused'}: {error}") from None
-        try:
-            await self._store.put(_as_frozen(record) if frozen else record.with_state(status="running"))
-        except BaseException:
-            with suppress(OSError):
-                await to_the_end(self._processes.freeze(record, frozen=not frozen))
-            raise
-        self._emit("pause" if frozen else "unpause", record, {})
-
     async def update(self, container_id: str, request: HostConfig) -> Record:
         """Change what a container may use, and its restart policy. Raises InvalidArgument, UpdateConflict or CannotUpdate."""
-        async with self._lock(container_id):
+        async with self._locks.of(container_id):
             record = self._store.get(container_id)
             changed = updated(record, request)
             limits = limits_of(changed, request)
@@ -294,15 +260,9 @@ class Lifecycle:
         self._emit("update", changed, {})
         return changed
 
-    async def _let_signals_in(self, container_id: str) -> None:
-        """A frozen process takes a signal when it goes on, which it does for this, as with docker."""
-        with suppress(PauseConflict, ContainerNotRunning, ContainerNotFound):
-            if self._store.get(container_id).state.status == "paused":
-                await self.unpause(container_id)
-
     async def rename(self, container_id: str, name: str) -> None:
         """Give a container another name. Raises InvalidArgument's kinds or NameInUse."""
-        async with self._lock(container_id):
+        async with self._locks.of(container_id):
             record = self._store.get(container_id)
             if not name.removeprefix("/"):
                 raise InvalidArgument("Neither old nor new names may be empty")
@@ -328,7 +288,7 @@ class Lifecycle:
         while True:
             if force and container_id in self._starts:
                 self._starts[container_id].cancel()
-            async with self._lock(container_id):
+            async with self._locks.of(container_id):
                 record = self._store.get(container_id)
                 if not force and record.state.is_running:
                     raise ContainerRunning(record.name, record.state.status)
@@ -347,7 +307,7 @@ class Lifecycle:
     async def _has_removed_itself(self, container_id: str) -> bool:
         """Whether an end that was recorded took the container with it, which is done under the lock, behind the telling."""
         if container_id in self._store:
-            async with self._lock(container_id):
+            async with self._locks.of(container_id):
                 pass
         return container_id not in self._store
 
@@ -361,7 +321,7 @@ class Lifecycle:
         await removal.finish()
         self._emit("destroy", record, {})
         self._waiters.tell_removal(record.id, record.state.exit_code)
-        self._locks.pop(record.id, None)
+        self._locks.forget(record.id)
         self._in_background(self._discard(record))
 
     def _own_volumes(self, record: Record) -> list[str]:
@@ -405,13 +365,13 @@ class Lifecycle:
     async def _revive(self, records: Sequence[Record]) -> None:
         for record in records:
             with suppress(ContainerNotFound):
-                await self.change(record.id, _as_restarting, lasting=False)
+                await self.change(record.id, as_restarting, lasting=False)
         for record in records:
             self._restarts.schedule_now(record.id)
 
     async def change(self, container_id: str, alter: Callable[[Record], Record], *, lasting: bool = True) -> Record:
         """Commit what *alter* makes of a container's record, and return it. Raises ContainerNotFound, WriteFailed, or as *alter* does."""
-        async with self._lock(container_id):
+        async with self._locks.of(container_id):
             record = self._store.get(container_id)
             changed = alter(record)
             return record if changed is record else await self._store.put(changed, lasting=lasting)
@@ -443,7 +403,7 @@ class Lifecycle:
         status = await self._processes.wait(running, console.hasten)
         await console.finished()
         try:
-            async with self._lock(running.id):
+            async with self._locks.of(running.id):
                 await self._record_end(self._store.get(running.id), status)
         except ContainerNotFound:
             # removed by force before its end was known; what the process had is still there
@@ -451,7 +411,7 @@ class Lifecycle:
 
     async def _record_end(self, record: Record, status: ExitStatus) -> None:
         """With the lock held. Whatever fails, those who wait are told, and what the process had is cleaned up."""
-        ended = _as_ended(record, status)
+        ended = as_ended(record, status)
         volumes = self._leaving.get(record.id, True)
         goes = record.id in self._leaving or (ended.host_config.auto_remove and record.id not in self._kept)
         comes_back = wants_restart(ended)
@@ -463,7 +423,7 @@ class Lifecycle:
                 await self._store.settle(ended)
             if status.oom_killed:
                 self._emit("oom", record, {})
-            self._emit("die", record, {"exitCode": str(status.code), "execDuration": str(int(_seconds_run(ended)))})
+            self._emit("die", record, {"exitCode": str(status.code), "execDuration": str(int(seconds_run(ended)))})
             self._waiters.tell_exit(record.id, status.code)
             self.console(record.id).end_subscriptions()
             if goes:
@@ -473,7 +433,7 @@ class Lifecycle:
                 await self._processes.clean_up(ended, record.endpoint, has_ended=True)
             finally:
                 if comes_back:
-                    self._restarts.schedule(record.id, _seconds_run(ended))
+                    self._restarts.schedule(record.id, seconds_run(ended))
 
     async def _remove_ended(self, ended: Record, *, volumes: bool = True) -> None:
         try:
@@ -488,7 +448,7 @@ class Lifecycle:
             await self._told_to_end(record.id)
         if self._processes.signal(record, signal.SIGKILL):
             self._emit("kill", record, {"signal": str(int(signal.SIGKILL))})
-        await self._let_signals_in(record.id)
+        await self._freezing.let_signals_in(record.id)
         await self._await_end(record)
 
     async def _await_end(self, record: Record) -> None:
@@ -509,11 +469,6 @@ class Lifecycle:
             raise ContainerNotRunning(donor.id)
         return donor
 
-    def _lock(self, container_id: str) -> asyncio.Lock:
-        if container_id not in self._store:
-            raise ContainerNotFound(container_id)
-        return self._locks.setdefault(container_id, asyncio.Lock())
-
     def _in_background(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
@@ -524,55 +479,3 @@ def _is_cancelled_itself() -> bool:
     """Whether the CancelledError at hand is for the running task, and not of one that it waits for."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
-
-
-def _as_running(record: Record, started: Started) -> Record:
-    """The record of a container whose process is about to run."""
-    running = record.with_state(
-        status="running",
-        pid=started.pid,
-        started_ticks=started.started_ticks,
-        exit_code=0,
-        error="",
-        oom_killed=False,
-        started_at=rfc3339(time.time_ns()),
-        finished_at=record.state.finished_at,
-        stopped_by_user=False,
-        health="starting" if checks_health(record.config) else None,
-    )
-    return msgspec.structs.replace(running, endpoint=started.endpoint)
-
-
-def _as_ended(record: Record, status: ExitStatus) -> Record:
-    """The record of a container whose process has ended. Files' times are of a coarser clock, so an end may seem before its start."""
-    began = parse_rfc3339(record.state.started_at) if record.state.started_at != NEVER else 0
-    ended = record.with_state(
-        status="exited",
-        pid=0,
-        started_ticks=0,
-        exit_code=status.code,
-        oom_killed=status.oom_killed,
-        finished_at=rfc3339(max(status.finished_ns or time.time_ns(), began)),
-        health="unhealthy" if record.state.health else None,
-    )
-    return msgspec.structs.replace(ended, endpoint=None)
-
-
-def _as_frozen(record: Record) -> Record:
-    """The record of a container whose processes are stopped; nobody knows its health then."""
-    return record.with_state(status="paused", health="unhealthy" if record.state.health else None)
-
-
-def _as_restarting(record: Record) -> Record:
-    """The record of a container that is to be started again; unchanged if somebody started it meanwhile."""
-    return record if record.state.is_running else record.with_state(status="restarting")
-
-
-def _stop_signal(record: Record) -> str:
-    return record.config.stop_signal or "SIGTERM"
-
-
-def _seconds_run(record: Record) -> float:
-    if record.state.started_at == NEVER:
-        return 0.0
-    return max(0, parse_rfc3339(record.state.finished_at) - parse_rfc3339(record.state.started_at)) / 1e9

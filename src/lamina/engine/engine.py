@@ -22,9 +22,11 @@ from lamina.container.commit import Commits
 from lamina.container.creation import Creation
 from lamina.container.execs import Execs
 from lamina.container.file_copies import FileCopies
+from lamina.container.freezing import Freezing
 from lamina.container.health import HealthChecks
 from lamina.container.lifecycle import Lifecycle
 from lamina.container.links import LinkedNames
+from lamina.container.locks import ContainerLocks
 from lamina.container.log_rotation import LogRotation
 from lamina.container.processes import ContainerProcesses, live_endpoints
 from lamina.container.record import Record
@@ -114,6 +116,7 @@ class Engine:
     processes: ContainerProcesses
     creation: Creation
     lifecycle: Lifecycle
+    freezing: Freezing
     execs: Execs
     health: HealthChecks
     logs: LogRotation
@@ -213,7 +216,9 @@ async def open_engine(options: EngineOptions) -> Engine:
     )
     announcements = Announcements()
     announcements.subscribe(container_emitter(events, lambda record: _let_images_go(removal, record)))
-    lifecycle = Lifecycle(containers, processes, snapshots, volumes, announcements)
+    locks = ContainerLocks(containers)
+    freezing = Freezing(containers, processes, locks, announcements)
+    lifecycle = Lifecycle(containers, processes, snapshots, volumes, locks, freezing, announcements)
     execs = Execs(containers, processes, lifecycle.tell)
     health = HealthChecks(containers, lifecycle, processes.run_to_completion)
     views = RootViews(run_root / "view", snapshots)
@@ -263,6 +268,7 @@ async def open_engine(options: EngineOptions) -> Engine:
         processes=processes,
         creation=creation,
         lifecycle=lifecycle,
+        freezing=freezing,
         execs=execs,
         health=health,
         logs=logs,

@@ -113,13 +113,13 @@ class _ContainerFiles:
     async def _freeze(self, record: Record, stack: AsyncExitStack) -> None:
         """Let a running container stand still until the stack is closed, so that its files are of one moment."""
         try:
-            await self._engine.lifecycle.pause(record.id)
+            await self._engine.freezing.pause(record.id)
         except (ContainerNotRunning, PauseConflict):
             return
 
         async def go_on() -> None:
             try:
-                await self._engine.lifecycle.unpause(record.id)
+                await self._engine.freezing.unpause(record.id)
             except (PauseConflict, NotFound):
                 return  # somebody else has, or it was removed
 

@@ -146,11 +146,11 @@ class _Containers:
         return Response(204)
 
     async def pause(self, request: Request) -> Response:
-        await self._engine.lifecycle.pause(self._find(request).id)
+        await self._engine.freezing.pause(self._find(request).id)
         return Response(204)
 
     async def unpause(self, request: Request) -> Response:
-        await self._engine.lifecycle.unpause(self._find(request).id)
+        await self._engine.freezing.unpause(self._find(request).id)
         return Response(204)
 
     async def rename(self, request: Request) -> Response:
