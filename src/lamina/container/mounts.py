@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from lamina.container import image_mounts, subpaths
+from lamina.container import bundle_mounts
 from lamina.container.config import ContainerConfig, HostConfig
 from lamina.container.errors import ContainerNotFound
 from lamina.container.mount_requests import InvalidMount, MountRequest, mount_requests
@@ -125,9 +125,9 @@ def runtime_mounts(
         kind = "rbind" if request.recursive else "bind"
         source = sources[target]
         if request.kind == "image":
-            source = image_mounts.attach(images[target], bundle, number)
+            source = bundle_mounts.mount_image(images[target], bundle, number)
         if request.subpath:
-            source = subpaths.bind(source, request.subpath, bundle, number)
+            source = bundle_mounts.bind_part(source, request.subpath, bundle, number)
         yield Mount(target, "bind", source, [kind, *(access or ["rw"]), request.propagation])
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from lamina.container import identity_files, image_mounts, init_layer, links, shared_memory, subpaths
+from lamina.container import bundle_mounts, identity_files, init_layer, links, shared_memory
 from lamina.container.config import ExecConfig
 from lamina.container.errors import CannotUpdate, ContainerNotRunning
 from lamina.container.log_options import tag_of
@@ -388,8 +388,7 @@ class ContainerProcesses:
 
 def _remove_bundle(bundle: Path) -> None:
     shared_memory.release(bundle)
-    subpaths.release(bundle)
-    image_mounts.release(bundle)
+    bundle_mounts.release(bundle)
     remove_tree(bundle)
 
 
