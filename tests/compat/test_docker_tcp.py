@@ -12,7 +12,7 @@ from typing import Any
 import docker
 import pytest
 
-from conftest import Daemon, serving
+from conftest import LAMINA, Daemon, serving
 
 
 def free_port() -> int:
@@ -80,10 +80,16 @@ def plain(
 
 
 def run(
-    host: str, *argv: str | Path, data: bytes = b"", env: Mapping[str, str] | None = None
+    host: str,
+    *argv: str | Path,
+    data: bytes = b"",
+    env: Mapping[str, str] | None = None,
+    command: str | Path = "docker",
 ) -> subprocess.CompletedProcess[bytes]:
     whole = {**os.environ, **(env or {})}
-    return subprocess.run(["docker", "-H", host, *argv], input=data, capture_output=True, timeout=60, env=whole)
+    return subprocess.run(
+        [command, *(["-H", host] if host else []), *argv], input=data, capture_output=True, timeout=60, env=whole
+    )
 
 
 def test_a_client_with_a_certificate_does_all_it_could_do_locally(
@@ -131,8 +137,6 @@ def test_a_certificate_of_another_authority_is_not_taken(encrypted: tuple[Daemon
 
 
 def test_a_daemon_whose_certificate_cannot_be_read_says_so(tmp_path: Path) -> None:
-    from conftest import LAMINA
-
     argv = [str(LAMINA), "daemon", "--root", str(tmp_path / "r"), "--run-root", str(tmp_path / "rr")]
     argv += ["--tls", "--tlscert", str(tmp_path / "none.pem"), "--tlskey", str(tmp_path / "none")]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=30)
@@ -175,3 +179,35 @@ def test_a_client_by_tcp_may_finish_writing_and_go_on_reading(plain: tuple[Daemo
     _, host = plain
     done = run(host, "run", "--rm", "-i", "busybox", "sh", "-c", "cat; echo after", data=b"before\n")
     assert done.stdout == b"before\nafter\n"
+
+
+@pytest.mark.parametrize("command", ["docker", LAMINA])
+def test_both_command_lines_speak_tls(encrypted: tuple[Daemon, str], certificates: Path, command: str | Path) -> None:
+    _, host = encrypted
+    files: list[str | Path] = ["--tlscacert", certificates / "ca.pem", "--tlscert", certificates / "cert.pem"]
+    files += ["--tlskey", certificates / "key.pem", "--tlsverify"]
+    script = "cat; echo after; exit 3"
+    argv: list[str | Path] = [*files, "run", "--rm", "-i", "busybox", "sh", "-c", script]
+    done = run(host, *argv, data=b"y" * 200_000, command=command)
+    assert (done.returncode, done.stdout) == (3, b"y" * 200_000 + b"after\n")
+    trust = {"DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": str(certificates)}
+    assert b"busybox" in run(host, "images", env=trust, command=command).stdout
+    assert run(host, "images", command=command).returncode == 1
+
+
+def test_a_context_of_docker_s_leads_both_command_lines(
+    encrypted: tuple[Daemon, str], certificates: Path, tmp_path: Path
+) -> None:
+    daemon, host = encrypted
+    own = {"DOCKER_CONFIG": str(tmp_path)}
+    far = f"host={host},ca={certificates}/ca.pem,cert={certificates}/cert.pem,key={certificates}/key.pem"
+    for name, endpoint in (("near", f"host={daemon.host}"), ("far", far)):
+        assert run("", "context", "create", name, "--docker", endpoint, env=own).returncode == 0
+    for command in ("docker", LAMINA):
+        for name in ("near", "far"):
+            done = run("", "--context", name, "run", "--rm", "busybox", "echo", name, env=own, command=command)
+            assert done.stdout == f"{name}\n".encode(), done.stderr
+        chosen = run("", "images", env={**own, "DOCKER_CONTEXT": "far"}, command=command)
+        assert b"busybox" in chosen.stdout
+    result = run("", "--context", "nowhere", "ps", env=own, command=LAMINA)
+    assert b'context "nowhere": context not found' in result.stderr

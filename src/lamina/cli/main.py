@@ -6,11 +6,14 @@ import contextlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from lamina.cli.commands import ALIASES, COMMANDS, GROUPS, OWN, command_named
 from lamina.cli.grammar import REMAINDER, CommandFailed, HelpWanted, Options, Parser, UsageError
 from lamina.errors import LaminaError
+
+if TYPE_CHECKING:
+    from lamina.client.client import Client
 
 _READER_GONE = 141
 _INTERRUPTED = 130
@@ -106,7 +109,7 @@ def _dispatch(words: list[str]) -> int:
     if words[0] == "daemon":
         # the daemon is no part of the command line: this process becomes it
         os.execv(sys.executable, [sys.executable, "-m", "lamina.daemon.main", *words[1:]])  # noqa: S606
-    return _run(*_found(words), _host(options))
+    return _run(*_found(words), options)
 
 
 def _found(words: list[str]) -> tuple[str, list[str]]:
@@ -129,16 +132,13 @@ def _found(words: list[str]) -> tuple[str, list[str]]:
     return group.commands[arguments[0]], arguments[1:]
 
 
-def _run(name: str, arguments: list[str], host: str | None) -> int:
+def _run(name: str, arguments: list[str], options: Options) -> int:
     import importlib
-
-    from lamina.client.address import choose_host
-    from lamina.client.client import Client
 
     command = command_named(name)
     assert command is not None
     function = importlib.import_module(f"lamina.cli.{command.module}").COMMANDS[name]
-    code: int = function(Client(choose_host(host)), arguments)
+    code: int = function(_client(options), arguments)
     return code
 
 
@@ -147,29 +147,52 @@ def _global_parser() -> Parser:
         "", "[OPTIONS] COMMAND [ARG...]", "A container engine whose layers are never unpacked; docker's grammar."
     )
     parser.value("--config", help="Location of client config files (lamina has none)")
-    parser.value("-c", "--context", help='Name of the context to use (only "default")')
+    parser.value("-c", "--context", help="Name of docker's context to use (overrides $DOCKER_HOST)")
     parser.flag("-D", "--debug", help="Enable debug mode")
     parser.value("-H", "--host", help="Daemon to talk to (default: $LAMINA_HOST, $DOCKER_HOST, the local one)")
     parser.value("-l", "--log-level", help='Set the logging level ("debug", "info", "warn", "error", "fatal")')
-    parser.flag("--tls", help="Use TLS (not supported)")
-    for name in ("tlscacert", "tlscert", "tlskey"):
-        parser.value(f"--{name}", help="A file of TLS (not supported)")
-    parser.flag("--tlsverify", help="Use TLS and verify the remote (not supported)")
+    parser.flag("--tls", help="Use TLS; implied by --tlsverify")
+    parser.value("--tlscacert", help="Trust certs signed only by this CA (default: $DOCKER_CERT_PATH, ~/.docker)")
+    parser.value("--tlscert", help="Path to TLS certificate file (default: $DOCKER_CERT_PATH, ~/.docker)")
+    parser.value("--tlskey", help="Path to TLS key file (default: $DOCKER_CERT_PATH, ~/.docker)")
+    parser.flag("--tlsverify", help="Use TLS and verify the remote")
     parser.flag("-v", "--version", help="Print version information and quit")
     parser.add_argument("words", nargs=REMAINDER)
     return parser
 
 
-def _host(options: Options) -> str | None:
-    """The host that the global options name; refuses those that lamina cannot honour."""
-    if options.tls or options.tlsverify or options.tlscacert or options.tlscert or options.tlskey:
-        raise CommandFailed("TLS is not supported: reach a remote daemon through ssh -L")
-    if options.context not in (None, "default"):
-        raise CommandFailed(f'unable to resolve lamina endpoint: context "{options.context}": context not found')
+def _client(options: Options) -> Client:
+    """The client for the daemon that the global options, or the environment, name. Raises CommandFailed."""
+    from lamina.client.address import choose_host
+    from lamina.client.client import Client
+
     if options.log_level not in _LOG_LEVELS:
         raise CommandFailed(f"Unable to parse logging level: {options.log_level}")
-    host: str | None = options.host
-    return host
+    asks_for_tls = options.tls or options.tlsverify or options.tlscacert or options.tlscert or options.tlskey
+    name = options.context or (None if options.host else os.environ.get("DOCKER_CONTEXT"))
+    if name not in (None, "", "default"):
+        if options.host:
+            raise CommandFailed("conflicting options: cannot specify both --host and --context")
+        from lamina.client.contexts import ContextNotFound, read_context
+
+        try:
+            context = read_context(name)
+        except ContextNotFound as error:
+            raise CommandFailed(f"unable to resolve docker endpoint: {error}") from None
+        return Client(context.host, context.tls)
+    host = choose_host(options.host)
+    if not asks_for_tls and not (host or "").startswith("tcp://"):
+        return Client(host)
+    from lamina.client.tls import settings_of
+
+    tls = settings_of(
+        tls=bool(asks_for_tls),
+        tlsverify=options.tlsverify,
+        ca=options.tlscacert,
+        certificate=options.tlscert,
+        key=options.tlskey,
+    )
+    return Client(host, tls)
 
 
 def _overview(parser: Parser) -> str:

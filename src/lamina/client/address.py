@@ -6,8 +6,12 @@ import os
 import socket
 import sys
 import time
+from typing import TYPE_CHECKING
 
 from lamina.errors import InvalidArgument, Unavailable
+
+if TYPE_CHECKING:
+    from lamina.client.tls import TlsSettings
 
 DEFAULT_SOCKET = "/run/lamina/lamina.sock"
 _LOG = "/run/lamina/daemon.log"
@@ -37,13 +41,13 @@ def choose_host(option: str | None) -> str | None:
     return option or os.environ.get("LAMINA_HOST") or os.environ.get("DOCKER_HOST") or None
 
 
-def connect(host: str | None) -> socket.socket:
+def connect(host: str | None, tls: TlsSettings | None = None) -> socket.socket:
     """Connect to a daemon; with no host named, to the default socket, where one is started if none answers.
 
-    Raises DaemonUnreachable or InvalidHost.
+    *tls* is for hosts that are reached by TCP. Raises DaemonUnreachable, InvalidHost or TlsUnusable.
     """
     if host is not None:
-        return _connect_to(host)
+        return _connect_to(host, tls)
     default = f"unix://{DEFAULT_SOCKET}"
     try:
         return _connect_to(default)
@@ -54,7 +58,7 @@ def connect(host: str | None) -> socket.socket:
     return _connect_to(default)
 
 
-def _connect_to(host: str) -> socket.socket:
+def _connect_to(host: str, tls: TlsSettings | None = None) -> socket.socket:
     scheme, _, rest = host.partition("://")
     try:
         if scheme == "unix":
@@ -63,7 +67,13 @@ def _connect_to(host: str) -> socket.socket:
             return connection
         if scheme in ("tcp", "http"):
             name, _, port = rest.rstrip("/").rpartition(":")
-            return socket.create_connection((name or "127.0.0.1", int(port)))
+            name = name.strip("[]") or "127.0.0.1"
+            plain = socket.create_connection((name, int(port)))
+            if tls is None:
+                return plain
+            from lamina.client.tls import encrypted
+
+            return encrypted(plain, tls, name)
     except (OSError, ValueError) as error:
         raise DaemonUnreachable(host) from error
     raise InvalidHost(host)

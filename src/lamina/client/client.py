@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httptools
 
@@ -16,6 +16,9 @@ from lamina.api.errors import error_from
 from lamina.api.versions import CURRENT
 from lamina.client.address import DaemonUnreachable, InvalidHost, connect
 from lamina.errors import LaminaError, Unavailable
+
+if TYPE_CHECKING:
+    from lamina.client.tls import TlsSettings
 
 _READ_BYTES = 256 << 10
 
@@ -133,8 +136,9 @@ class Response:
 class Client:
     """Talks to one daemon."""
 
-    def __init__(self, host: str | None) -> None:
+    def __init__(self, host: str | None, tls: TlsSettings | None = None) -> None:
         self.host = host
+        self._tls = tls
 
     def request(
         self,
@@ -150,7 +154,7 @@ class Client:
 
         Raises the error that the daemon tells, or DaemonUnreachable.
         """
-        connection = connect(self.host)
+        connection = connect(self.host, self._tls)
         data = b"" if body is None else json.dumps(body).encode()
         headers = f"Host: lamina\r\nUser-Agent: lamina\r\nContent-Type: {'application/json' if chunks is None else content_type}\r\n"
         framing = f"Content-Length: {len(data)}\r\n" if chunks is None else "Transfer-Encoding: chunked\r\n"
@@ -161,7 +165,7 @@ class Client:
 
     def hijack(self, path: str, query: Query | None = None, *, body: object = None) -> tuple[socket.socket, bytes]:
         """Ask for a raw connection, with a JSON *body*; returns it with the bytes that came along with the head. Raises as ``request``."""
-        connection = connect(self.host)
+        connection = connect(self.host, self._tls)
         data = b"" if body is None else json.dumps(body).encode()
         kind = "Content-Type: application/json\r\n" if data else ""
         head = f"POST {_target(path, query)} HTTP/1.1\r\nHost: lamina\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n{kind}"
