@@ -96,14 +96,20 @@ class Creation:
         name = self._reserve_name(request.name, container_id)
         hold = self._volumes.hold()
         try:
-            with self._images.hold(request.image.image_id), hold:
+            with self._images.hold(request.image.image_id) as held, hold:
+
+                def find_image(name: str) -> Image:
+                    image = self._images.find(name)
+                    held.add(image.image_id)
+                    return image
+
                 inherited = inherited_points(host.volumes_from or [], self._store)
-                plan = await plan_mounts(config, host, inherited, self._volumes, hold, self._images.find)
+                plan = await plan_mounts(config, host, inherited, self._volumes, hold, find_image)
                 idmap = None if host.userns_mode == "host" else self._idmap
                 self._snapshots.create(container_id, remapped=idmap is not None)
                 await self._fill_volumes(plan, container_id, request.image)
                 plan.make_sources()
-                record = msgspec.structs.replace(_record(container_id, name, request, config, host, plan), idmap=idmap)
+                record = _record(container_id, name, request, config, host, plan, idmap)
                 await self._store.put(record)
         except BaseException:
             self._store.release_name(name)
@@ -161,7 +167,13 @@ class Creation:
 
 
 def _record(
-    container_id: str, name: str, request: CreateRequest, config: ContainerConfig, host: HostConfig, plan: MountPlan
+    container_id: str,
+    name: str,
+    request: CreateRequest,
+    config: ContainerConfig,
+    host: HostConfig,
+    plan: MountPlan,
+    idmap: IdMap | None,
 ) -> Record:
     path, *args = command_of(config)
     now = time.time_ns()
@@ -181,6 +193,7 @@ def _record(
         diff_ids=[str(d) for d in request.image.config.diff_ids],
         anonymous_volumes=plan.anonymous,
         image_mounts=plan.images,
+        idmap=idmap,
     )
 
 

@@ -223,13 +223,15 @@ class Lifecycle:
 
     async def kill(self, container_id: str, signal_name: str | None = None) -> None:
         """Send a signal. Raises ContainerNotRunning or InvalidArgument; for SIGKILL, returns when the container has ended."""
-        record: Record | None = self._store.get(container_id)
+        record = self._store.get(container_id)
         number = signal_number(signal_name or "SIGKILL")
-        assert record is not None
         if number in (signal.SIGKILL, signal_number(stop_signal(record))):
-            record = await self._told_to_end(container_id)
-        if record is None or record.state.status == "restarting":
-            return
+            told = await self._told_to_end(container_id)
+            if told is None:
+                return
+            record = told
+        if record.state.status == "restarting":
+            return  # there is nobody to hear it yet
         if not record.state.has_process or not self._processes.signal(record, number):
             raise ContainerNotRunning(record.id)
         self._emit("kill", record, {"signal": str(int(number))})
