@@ -142,7 +142,7 @@ def alike(daemon: Daemon) -> Iterator[None]:
 
 def _without_seconds(line: str) -> str:
     """A line without the ages that may change between two commands; of many rows, some always do."""
-    return re.sub(r"(\d+ seconds|Less than a second|About a minute) ago +", "now ", line)
+    return re.sub(r"(\d+ seconds|\d+ minutes|Less than a second|About a minute) ago +", "now ", line)
 
 
 @pytest.mark.parametrize("arguments", _ALIKE, ids=" ".join)
