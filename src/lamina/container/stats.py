@@ -83,6 +83,8 @@ class Stats:
             samples = await asyncio.to_thread(self._measure, records)
             for container_id, watchers in self._watchers.items():
                 sample = samples.get(container_id)
+                if sample is None and container_id in self._containers:
+                    continue  # somebody has come to look at it since
                 for queue in watchers:
                     _deliver(queue, None if sample is None else (sample, before.get(container_id)))
             before = samples
