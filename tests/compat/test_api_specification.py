@@ -5,64 +5,14 @@ from __future__ import annotations
 import json
 import time
 import urllib.parse
-from functools import cache
-from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
-import yaml
 
+from compat.api_specification import check, specification
 from conftest import Daemon
 from lamina.client.client import Client, Response
 from lamina.errors import Conflict, InvalidArgument, LaminaError, NotFound
-
-SPECIFICATION = Path(__file__).parents[3] / "shared" / "reference" / "engine-api-v1.51.yaml"
-
-
-@cache
-def specification() -> dict[str, Any]:
-    if not SPECIFICATION.exists():
-        pytest.skip(
-            f"the API's specification is not here: {SPECIFICATION.name} is expected in shared/reference beside the checkout"
-        )
-    with open(SPECIFICATION, encoding="utf-8") as file:
-        document: dict[str, Any] = yaml.load(file, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    return document
-
-
-def as_json_schema(schema: Any) -> Any:
-    """Swagger's schema as JSON Schema. Go writes null for an empty list or map, so those may be null everywhere."""
-    if isinstance(schema, list):
-        return [as_json_schema(item) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    result = {
-        k: as_json_schema(v) for k, v in schema.items() if k not in ("example", "format", "description", "default")
-    }
-    if "$ref" in result and isinstance(result["$ref"], str):
-        return {"anyOf": [{"$ref": result["$ref"]}, {"type": "null"}]}
-    if isinstance(result.get("type"), str) and (schema.get("x-nullable") or result["type"] in ("array", "object")):
-        result["type"] = [result["type"], "null"]
-        if "enum" in result:
-            result["enum"] = [*result["enum"], None]
-    return result
-
-
-@cache
-def definitions() -> Any:
-    return as_json_schema(specification()["definitions"])
-
-
-def check(method: str, path: str, status: int, body: Any) -> None:
-    """Compare a body with what the specification says of an endpoint's answer; an unknown endpoint fails."""
-    answers = specification()["paths"][path][method.lower()]["responses"]
-    assert status in answers, f"{method} {path} may not answer {status}"
-    schema = answers[status].get("schema")
-    if schema is None:
-        assert body in (None, b"", ""), f"{method} {path} {status} has a body: {body!r}"
-        return
-    jsonschema.validate(body, {**as_json_schema(schema), "definitions": definitions()})
 
 
 @pytest.fixture
