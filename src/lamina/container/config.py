@@ -117,6 +117,64 @@ class Ulimit(msgspec.Struct, rename=docker_name):
     hard: int
 
 
+class BindOptions(msgspec.Struct, rename=docker_name, kw_only=True, omit_defaults=True):
+    """What only a bind has."""
+
+    propagation: str = ""
+    non_recursive: bool = False
+    create_mountpoint: bool = False
+    read_only_non_recursive: bool = False
+    read_only_force_recursive: bool = False
+
+
+class DriverConfig(msgspec.Struct, rename=docker_name, omit_defaults=True):
+    """The driver that a volume is to be made with."""
+
+    name: str = ""
+    options: dict[str, str] | None = None
+
+
+class VolumeOptions(msgspec.Struct, rename=docker_name, kw_only=True, omit_defaults=True):
+    """What only a volume has."""
+
+    no_copy: bool = False
+    labels: dict[str, str] | None = None
+    driver_config: DriverConfig | None = None
+    subpath: str = ""
+
+
+class ImageOptions(msgspec.Struct, rename=docker_name, omit_defaults=True):
+    """What only an image has."""
+
+    subpath: str = ""
+
+
+class TmpfsOptions(msgspec.Struct, rename=docker_name, kw_only=True, omit_defaults=True):
+    """What only a tmpfs has."""
+
+    size_bytes: int = 0
+    mode: int = 0
+    options: list[list[str]] | None = None
+
+
+class DeviceRequest(msgspec.Struct, rename=docker_name, kw_only=True):
+    """Devices that a driver is to choose."""
+
+    driver: str = ""
+    count: int = 0
+    device_ids: list[str] | None = None
+    capabilities: list[list[str]] | None = None
+    options: dict[str, str] | None = None
+
+
+class IPAMConfig(msgspec.Struct, rename=docker_name, kw_only=True, omit_defaults=True):
+    """The addresses that an endpoint is to have."""
+
+    ipv4_address: str = ""
+    ipv6_address: str = ""
+    link_local_ips: list[str] | None = None
+
+
 class Mount(msgspec.Struct, rename=docker_name, kw_only=True):
     """A ``--mount``."""
 
@@ -125,10 +183,10 @@ class Mount(msgspec.Struct, rename=docker_name, kw_only=True):
     source: str = ""
     read_only: bool = False
     consistency: str = ""
-    bind_options: dict[str, Any] | None = None
-    volume_options: dict[str, Any] | None = None
-    image_options: dict[str, Any] | None = None
-    tmpfs_options: dict[str, Any] | None = None
+    bind_options: BindOptions | None = None
+    volume_options: VolumeOptions | None = None
+    image_options: ImageOptions | None = None
+    tmpfs_options: TmpfsOptions | None = None
 
 
 class HostConfig(msgspec.Struct, rename=docker_name, kw_only=True):
@@ -188,7 +246,7 @@ class HostConfig(msgspec.Struct, rename=docker_name, kw_only=True):
     cpuset_mems: str = ""
     devices: list[DeviceMapping] | None = None
     device_cgroup_rules: list[str] | None = None
-    device_requests: list[dict[str, Any]] | None = None
+    device_requests: list[DeviceRequest] | None = None
     kernel_memory: int | None = None
     kernel_memory_tcp: int = 0
     memory_reservation: int = 0
@@ -210,7 +268,7 @@ class HostConfig(msgspec.Struct, rename=docker_name, kw_only=True):
 class EndpointRequest(msgspec.Struct, rename=docker_name, kw_only=True):
     """How a container is to be attached to one network."""
 
-    ipam_config: dict[str, Any] | None = None
+    ipam_config: IPAMConfig | None = None
     links: list[str] | None = None
     mac_address: str = ""
     aliases: list[str] | None = None

@@ -45,6 +45,7 @@ from lamina.linux.user_namespace import IdMap
 from lamina.oci.config import Healthcheck, RunConfig
 from lamina.runtime import defaults
 from lamina.runtime.runtimes import Runtimes
+from lamina.runtime.spec import DEFAULT_VARIABLES
 from lamina.snapshot import Snapshots
 from lamina.volume import Hold, VolumeInUse, VolumeNotFound, VolumeStore
 
@@ -132,7 +133,7 @@ class Creation:
         check_host(config, host, runtimes=self._runtimes.names)
         if self._idmap is not None and host.userns_mode != "host":
             check_remapped(host)
-        check_networking(host, request.networking)
+        check_networking(request.config, host, request.networking)
         check_namespaces(host, self._store)
         check_strings(command_of(config), config.env or [])
         host = msgspec.structs.replace(host, links=checked_links(host.links or [], self._store) or None)
@@ -291,7 +292,8 @@ def merge_env(base: Sequence[str], over: Sequence[str]) -> list[str]:
         merged[name] = entry
     for entry in base:
         merged.setdefault(entry.partition("=")[0], entry)
-    return [entry for entry in merged.values() if "=" in entry]
+    # one without a value takes away what every container has, too, where it is that
+    return [entry for entry in merged.values() if "=" in entry or entry in DEFAULT_VARIABLES]
 
 
 def _networks(

@@ -57,6 +57,14 @@ class LinkedNotRunning(Conflict):
         self.container_id = container_id
 
 
+class LinkNotFound(NotFound):
+    """A container has no link of this name."""
+
+    def __init__(self, container: str, alias: str) -> None:
+        super().__init__(f"No such link: /{container}/{alias}")
+        self.alias = alias
+
+
 class CannotKill(Conflict):
     """A signal has nobody to go to."""
 
@@ -155,10 +163,10 @@ class UnsupportedOption(Unsupported):
 
 
 class ContainerIsPaused(Conflict):
-    """Nothing can be run in a container that is frozen."""
+    """Nothing can be run in a container that is frozen, and nobody be joined to it."""
 
-    def __init__(self, container_id: str) -> None:
-        super().__init__(f"container {container_id} is paused, unpause the container before exec")
+    def __init__(self, container_id: str, what: str = "exec") -> None:
+        super().__init__(f"container {container_id} is paused, unpause the container before {what}")
         self.container_id = container_id
 
 

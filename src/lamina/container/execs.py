@@ -29,6 +29,7 @@ from lamina.container.store import ContainerStore
 from lamina.container.streams import Console
 from lamina.errors import ContainerStartError, InvalidArgument
 
+_START_PATIENCE_S = 10.0
 _KEPT_S = 300
 """How long a session is kept after its end, as with docker."""
 
@@ -51,6 +52,7 @@ class ExecSession:
     pid: int = 0
     exit_code: int | None = None
     ended_s: float | None = None
+    begun: asyncio.Event = field(default_factory=asyncio.Event)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -121,9 +123,16 @@ class Execs:
             self._end(session, 126 if code == 128 else code)
             await self._clean_up(session)
             raise
+        session.begun.set()
         task = asyncio.ensure_future(self._follow_to_end(session))
         self._watchers.add(task)
         task.add_done_callback(self._watchers.discard)
+
+    async def until_begun(self, session: ExecSession) -> None:
+        """Return when a process that is being started runs, or has failed to. Raises TimeoutError."""
+        if session.started:
+            async with asyncio.timeout(_START_PATIENCE_S):
+                await session.begun.wait()
 
     def resize(self, session: ExecSession, height: int, width: int) -> None:
         """Set the terminal's size. Raises OSError if the process has none, or has ended."""
@@ -148,6 +157,7 @@ class Execs:
     def _end(self, session: ExecSession, code: int) -> None:
         session.exit_code = code
         session.ended_s = time.monotonic()
+        session.begun.set()
         session.ended.set()
         session.console.end_subscriptions()
 

@@ -21,7 +21,7 @@ from lamina.container.errors import ContainerNotFound
 from lamina.container.record import HealthStatus, Record
 from lamina.container.store import ContainerStore
 from lamina.container.times import parse_rfc3339
-from lamina.errors import ContainerStartError, InvalidArgument, LaminaError
+from lamina.errors import InvalidArgument, LaminaError
 
 _log = logging.getLogger(__name__)
 _KEPT_PROBES = 5
@@ -191,20 +191,26 @@ class HealthChecks:
             probe = await self._probe(record, check)
             status = await self._take_in(record, probe, check, started_ns)
 
+    async def _outcome(self, record: Record, exec_id: str, check: Check) -> tuple[int, str]:
+        """Exit code and output of one run; whatever keeps it from being run is an outcome, too."""
+        if not check.argv:
+            return _NO_EXIT_CODE, "the health check has no command"
+        try:
+            async with asyncio.timeout(check.timeout_s):
+                code, raw = await self._run(record, exec_id, ExecConfig(cmd=check.argv), _OUTPUT_BYTES + 1)
+        except TimeoutError:
+            return _NO_EXIT_CODE, f"Health check exceeded timeout ({_duration(check.timeout_s)})"
+        except LaminaError as error:
+            return _NO_EXIT_CODE, error.message
+        return code, _shortened(raw)
+
     async def _probe(self, record: Record, check: Check) -> Probe:
         exec_id = secrets.token_hex(32)
         command = " ".join(check.argv)
         start_ns = time.time_ns()
         self._life.tell(f"exec_create: {command}", record, {"execID": exec_id})
         self._life.tell(f"exec_start: {command}", record, {"execID": exec_id})
-        try:
-            async with asyncio.timeout(check.timeout_s):
-                code, raw = await self._run(record, exec_id, ExecConfig(cmd=check.argv), _OUTPUT_BYTES + 1)
-            output = _shortened(raw)
-        except TimeoutError:
-            code, output = _NO_EXIT_CODE, f"Health check exceeded timeout ({_duration(check.timeout_s)})"
-        except (ContainerStartError, LaminaError) as error:
-            code, output = _NO_EXIT_CODE, error.message
+        code, output = await self._outcome(record, exec_id, check)
         self._life.tell("exec_die", record, {"execID": exec_id, "exitCode": str(code)})
         return Probe(start_ns, time.time_ns(), code, output)
 

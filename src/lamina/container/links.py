@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from lamina.container.errors import ContainerNotRunning, LinkedNotRunning
+import msgspec
+
+from lamina.container.errors import ContainerNotRunning, LinkedNotRunning, LinkNotFound
 from lamina.container.record import Record
 from lamina.container.settings import DonorOf
 from lamina.container.store import ContainerStore
@@ -39,6 +41,16 @@ class Linked:
 def checked_links(texts: Sequence[str], containers: ContainerStore) -> list[str]:
     """``NAME[:ALIAS]`` as ``ID:ALIAS``. Raises InvalidArgument, also if there is no such container."""
     return [f"{record.id}:{alias}" for record, alias in (_read(text, containers) for text in texts)]
+
+
+def without_link(record: Record, alias: str) -> Record:
+    """A record without the link of an alias. Raises LinkNotFound."""
+    links = record.host_config.links or []
+    kept = [text for text in links if text.partition(":")[2] != alias]
+    if len(kept) == len(links):
+        raise LinkNotFound(record.name, alias)
+    host = msgspec.structs.replace(record.host_config, links=kept or None)
+    return msgspec.structs.replace(record, host_config=host)
 
 
 def shown_links(record: Record, containers: ContainerStore) -> list[str] | None:

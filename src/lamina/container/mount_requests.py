@@ -8,9 +8,17 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
-from lamina.container.config import ContainerConfig, HostConfig
+from lamina.container.config import (
+    BindOptions,
+    ContainerConfig,
+    DriverConfig,
+    HostConfig,
+    ImageOptions,
+    TmpfsOptions,
+    VolumeOptions,
+)
 from lamina.container.config import Mount as MountObject
 from lamina.container.errors import UnsupportedOption
 from lamina.container.record import MountPoint
@@ -179,7 +187,7 @@ def _mount(mount: MountObject) -> MountRequest:
     if not mount.target:
         raise InvalidMount(_invalid(mount.type, "field Target must not be empty"))
     for kind, name in _OPTIONS.items():
-        if kind != mount.type and getattr(mount, name):
+        if kind != mount.type and getattr(mount, name) is not None:
             raise InvalidMount(_invalid(mount.type, _not_for(f"{kind.capitalize()}Options")))
     try:
         target = absolute(mount.target)
@@ -190,12 +198,12 @@ def _mount(mount: MountObject) -> MountRequest:
 
 
 def _bind_mount(mount: MountObject, target: str) -> MountRequest:
-    options = mount.bind_options or {}
+    options = mount.bind_options or BindOptions()
     if not mount.source:
         raise InvalidMount(_invalid("bind", "field Source must not be empty"))
     if not mount.source.startswith("/") or "\0" in mount.source:
         raise InvalidMount(_invalid("bind", f"invalid mount path: '{mount.source}' mount path must be absolute"))
-    propagation = options.get("Propagation") or "rprivate"
+    propagation = options.propagation or "rprivate"
     if propagation not in PROPAGATIONS:
         raise InvalidMount(_invalid("bind", f"invalid propagation mode: {propagation}"))
     return MountRequest(
@@ -204,14 +212,14 @@ def _bind_mount(mount: MountObject, target: str) -> MountRequest:
         posixpath.normpath(mount.source),
         mount.read_only,
         propagation=propagation,
-        recursive=not options.get("NonRecursive"),
+        recursive=not options.non_recursive,
         read_only_below=_recursion(mount, options),
-        make_source=bool(options.get("CreateMountpoint")),
+        make_source=options.create_mountpoint,
     )
 
 
-def _recursion(mount: MountObject, options: Mapping[str, Any]) -> Recursion:
-    without, forced = bool(options.get("ReadOnlyNonRecursive")), bool(options.get("ReadOnlyForceRecursive"))
+def _recursion(mount: MountObject, options: BindOptions) -> Recursion:
+    without, forced = options.read_only_non_recursive, options.read_only_force_recursive
     if (without or forced) and not mount.read_only:
         name = "ReadOnlyNonRecursive" if without else "ReadOnlyForceRecursive"
         raise InvalidMount(_invalid("bind", f"{name} must be used with ReadOnly"))
@@ -221,13 +229,13 @@ def _recursion(mount: MountObject, options: Mapping[str, Any]) -> Recursion:
 
 
 def _volume_mount(mount: MountObject, target: str) -> MountRequest:
-    options = mount.volume_options or {}
-    driver = options.get("DriverConfig") or {}
-    subpath = _subpath("volume", options)
-    if driver.get("Name") not in (None, "", "local") or driver.get("Options"):
+    options = mount.volume_options or VolumeOptions()
+    driver = options.driver_config or DriverConfig()
+    subpath = _subpath("volume", options.subpath)
+    if driver.name not in ("", "local") or driver.options:
         raise UnsupportedOption("volume driver options")
-    labels = {str(k): str(v) for k, v in (options.get("Labels") or {}).items()}
-    copies = not options.get("NoCopy") and not subpath
+    copies = not options.no_copy and not subpath
+    labels = options.labels or {}
     return MountRequest(
         "volume", target, mount.source, mount.read_only, "z", copies=copies, labels=labels, subpath=subpath
     )
@@ -237,28 +245,27 @@ def _image_mount(mount: MountObject, target: str) -> MountRequest:
     """An image's files, which are read-only in any case."""
     if not mount.source:
         raise InvalidMount(_invalid("image", "field Source must not be empty"))
-    subpath = _subpath("image", mount.image_options or {})
+    subpath = _subpath("image", (mount.image_options or ImageOptions()).subpath)
     return MountRequest("image", target, mount.source, read_only=True, copies=False, subpath=subpath)
 
 
-def _subpath(kind: Kind, options: Mapping[str, Any]) -> str:
-    subpath = options.get("Subpath") or ""
-    if not isinstance(subpath, str) or subpath.startswith("/") or ".." in subpath.split("/") or "\0" in subpath:
+def _subpath(kind: Kind, subpath: str) -> str:
+    if subpath.startswith("/") or ".." in subpath.split("/") or "\0" in subpath:
         raise InvalidMount(_invalid(kind, f"subpath must be a relative path within the {kind}"))
     return subpath
 
 
 def _tmpfs_mount(mount: MountObject, target: str) -> MountRequest:
-    options = mount.tmpfs_options or {}
+    options = mount.tmpfs_options or TmpfsOptions()
     if mount.source:
         raise InvalidMount(_invalid("tmpfs", _not_for("Source")))
-    size, mode = options.get("SizeBytes") or 0, options.get("Mode") or 0
-    if not isinstance(size, int) or not isinstance(mode, int) or size < 0 or mode < 0:
+    size, mode = options.size_bytes, options.mode
+    if size < 0 or mode < 0:
         raise InvalidMount(_invalid("tmpfs", "SizeBytes and Mode must be numbers that are not negative"))
     words = [f"size={size}"] if size else []
     words += [f"mode={mode:o}"] if mode else []
-    for item in options.get("Options") or []:
-        if not isinstance(item, list) or not 0 < len(item) < 3 or not all(isinstance(word, str) for word in item):
+    for item in options.options or []:
+        if not 0 < len(item) < 3:
             raise InvalidMount(_invalid("tmpfs", "Options must be a list of [name] and [name, value]"))
         words.append("=".join(item))
     return MountRequest("tmpfs", target, read_only=mount.read_only, options=_known_to_tmpfs(words))

@@ -331,7 +331,7 @@ class ContainerProcesses:
         if mode == "host":
             return NetworkEndpoint(network=mode, network_id=self._networks.ids[mode], endpoint_id=secrets.token_hex(32))
         request = record.networks.get(mode)
-        wanted_ip = (request.ipam_config or {}).get("IPv4Address") if request else None
+        wanted_ip = request.ipam_config.ipv4_address if request and request.ipam_config else None
         mac = (request.mac_address if request else None) or record.config.mac_address
         endpoint = await self._networks.acquire(mode, ip=wanted_ip or None, mac=mac or None)
         return NetworkEndpoint(

@@ -133,7 +133,7 @@ def resources(host: HostConfig) -> Resources:
 
 def cdi_devices(host: HostConfig) -> list[str]:
     """The devices that are asked for by their vendor's name."""
-    return [str(d) for r in host.device_requests or [] if r.get("Driver") == "cdi" for d in r.get("DeviceIDs") or []]
+    return [device for r in host.device_requests or [] if r.driver == "cdi" for device in r.device_ids or []]
 
 
 def donor_in(mode: str) -> str | None:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Mapping
+from ipaddress import ip_address
 from typing import Any
 
-from lamina.container.config import ContainerConfig, EndpointRequest, HostConfig, NetworkingConfig
+from lamina.container.config import ContainerConfig, EndpointRequest, HostConfig, IPAMConfig, NetworkingConfig
 from lamina.container.errors import ContainerNotFound, UnsupportedOption
 from lamina.container.health import on_failure
 from lamina.container.log_options import check_log_config
@@ -48,8 +49,21 @@ def check_config(config: ContainerConfig, host: HostConfig) -> None:
         )
     if donor_in(host.network_mode) is not None:
         _check_joined_network(config, host)
+    for text in config.exposed_ports or {}:
+        _check_port(text)
     if config.healthcheck is not None:
         _check_health(config.healthcheck)
+
+
+def _check_port(text: str) -> None:
+    """``80``, ``80/udp`` or ``8000-8010/tcp``."""
+    numbers, _, protocol = text.partition("/")
+    ends = numbers.split("-")
+    are_numbers = len(ends) < 3 and all(e.isascii() and e.isdigit() and 0 < int(e) < 1 << 16 for e in ends)
+    if not are_numbers or int(ends[0]) > int(ends[-1]):
+        raise InvalidArgument(f"invalid port specification: {text!r}")
+    if protocol.lower() not in ("", "tcp", "udp", "sctp"):
+        raise InvalidArgument(f"invalid proto: {protocol}")
 
 
 def _check_joined_network(config: ContainerConfig, host: HostConfig) -> None:
@@ -93,12 +107,17 @@ def check_host(config: ContainerConfig, host: HostConfig, *, runtimes: Collectio
         check_extra_host(text)
     if not -1000 <= host.oom_score_adj <= 1000:
         raise InvalidArgument(f"Invalid value {host.oom_score_adj}, range for oom score adj is [-1000, 1000]")
+    _check_console(host)
+    if "" in (host.annotations or {}):
+        raise InvalidArgument("invalid Annotations: the empty string is not permitted as an annotation key")
+    for server in host.dns or []:
+        _check_name_server(server)
     _check_device_requests(host)
     _check_storage(host)
     _refuse_unsupported(config, host)
 
 
-def check_networking(host: HostConfig, networking: NetworkingConfig) -> None:
+def check_networking(config: ContainerConfig, host: HostConfig, networking: NetworkingConfig) -> None:
     """Refuse networks that do not exist, and what cannot be had in those that do. Raises as the module says."""
     mode = host.network_mode
     if mode == "container:":
@@ -106,14 +125,19 @@ def check_networking(host: HostConfig, networking: NetworkingConfig) -> None:
     if mode not in ("bridge", "host", "none") and not mode.startswith("container:"):
         raise UnsupportedOption(f"network {mode!r}", "lamina has the networks bridge, host and none so far")
     endpoints = networking.endpoints_config or {}
-    if any(e is not None and (e.ipam_config or {}).get("IPv4Address") for e in endpoints.values()):
+    if any(e is not None and e.ipam_config is not None and e.ipam_config.ipv4_address for e in endpoints.values()):
         raise InvalidArgument("user specified IP address is supported on user defined networks only")
     extra = set(endpoints) - {mode, "default"}
     if extra:
         raise UnsupportedOption(f"network {min(extra)!r}", "a container can be in one network so far")
+    check_addresses(None, config.mac_address or None)
     for endpoint in endpoints.values():
         if endpoint is not None:
             _check_endpoint(endpoint)
+            if config.mac_address and endpoint.mac_address not in ("", config.mac_address):
+                raise InvalidArgument(
+                    "the container-wide MAC address must match the endpoint-specific MAC address for the main network, or be left empty"
+                )
 
 
 def check_remapped(host: HostConfig) -> None:
@@ -138,13 +162,25 @@ def check_namespaces(host: HostConfig, containers: ContainerStore) -> None:
                 raise InvalidArgument(error.message) from None
 
 
+def _check_console(host: HostConfig) -> None:
+    size = host.console_size or [0, 0]
+    if len(size) != 2 or not all(0 <= number < 1 << 16 for number in size):
+        raise InvalidArgument(f"invalid ConsoleSize {size}: expected a height and a width")
+
+
+def _check_name_server(text: str) -> None:
+    try:
+        ip_address(text.partition("%")[0])
+    except ValueError:
+        raise InvalidArgument(f"invalid IP address: {text}") from None
+
+
 def _check_device_requests(host: HostConfig) -> None:
     for request in host.device_requests or []:
-        if request.get("Driver") != "cdi":
-            wanted = " ".join(f"[{' '.join(map(str, group))}]" for group in request.get("Capabilities") or [])
-            driver = request.get("Driver") or ""
+        if request.driver != "cdi":
+            wanted = " ".join(f"[{' '.join(group)}]" for group in request.capabilities or [])
             raise UnsupportedOption(
-                f'could not select device driver "{driver}" with capabilities: [{wanted}]',
+                f'could not select device driver "{request.driver}" with capabilities: [{wanted}]',
                 "lamina has devices by CDI alone: --device vendor/class=name",
             )
     for name in cdi_devices(host):
@@ -221,13 +257,13 @@ def check_restart(host: HostConfig) -> None:
 
 
 def _check_endpoint(endpoint: EndpointRequest) -> None:
-    ipam = endpoint.ipam_config or {}
+    ipam = endpoint.ipam_config or IPAMConfig()
     if endpoint.aliases:
         raise InvalidArgument("network-scoped aliases are only supported for user-defined networks")
-    check_addresses(ipam.get("IPv4Address") or None, endpoint.mac_address or None)
+    check_addresses(ipam.ipv4_address or None, endpoint.mac_address or None)
     unsupported: Mapping[str, Any] = {
-        "--ip6": ipam.get("IPv6Address"),
-        "--link-local-ip": ipam.get("LinkLocalIPs"),
+        "--ip6": ipam.ipv6_address,
+        "--link-local-ip": ipam.link_local_ips,
         "--link": endpoint.links,
         "network driver options": endpoint.driver_opts,
     }

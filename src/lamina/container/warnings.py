@@ -10,12 +10,20 @@ from lamina.container.config import ContainerConfig, HostConfig
 from lamina.linux.cgroups import Hierarchies
 
 _OOM = "OOM killer is disabled for the container, but no memory limit is set, this can result in the system running out of resources."
+_WEIGHT_DEVICE = (
+    "Your kernel does not support Block I/O weight_device or the cgroup is not mounted. Weight-device discarded."
+)
 _WEIGHT = "Your kernel does not support Block I/O weight or the cgroup is not mounted. Weight discarded."
+
+
+_MAC = "The container-wide MacAddress field is now deprecated. It should be specified in EndpointsConfig instead."
 
 
 def without_effectless(host: HostConfig, hierarchies: Hierarchies) -> HostConfig:
     """The request without what this kernel does not know."""
-    return host if has_block_weights(hierarchies) else msgspec.structs.replace(host, blkio_weight=0)
+    if has_block_weights(hierarchies):
+        return host
+    return msgspec.structs.replace(host, blkio_weight=0, blkio_weight_device=None)
 
 
 def has_block_weights(hierarchies: Hierarchies) -> bool:
@@ -30,3 +38,7 @@ def warnings(config: ContainerConfig, host: HostConfig, hierarchies: Hierarchies
         yield _OOM
     if host.blkio_weight and not has_block_weights(hierarchies):
         yield _WEIGHT
+    if host.blkio_weight_device and not has_block_weights(hierarchies):
+        yield _WEIGHT_DEVICE
+    if config.mac_address:
+        yield _MAC

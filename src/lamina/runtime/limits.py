@@ -47,6 +47,12 @@ def _check_memory(resources: Resources) -> None:
 
 def _check_cpus(resources: Resources) -> None:
     period, quota = resources.cpu_period or 0, resources.cpu_quota or 0
+    if (resources.cpu_shares or 0) < 0:
+        raise InvalidArgument(f"invalid CPU shares ({resources.cpu_shares}): value must be a positive integer")
+    if (resources.cpu_realtime_runtime or 0) > (resources.cpu_realtime_period or 0) > 0:
+        raise InvalidArgument("cpu real-time runtime cannot be higher than cpu real-time period")
+    if resources.blkio_weight and not 10 <= resources.blkio_weight <= 1000:
+        raise InvalidArgument("Range of blkio weight is from 10 to 1000")
     if period and not 1000 <= period <= 1_000_000:
         raise InvalidArgument("CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)")
     if 0 < quota < 1000:

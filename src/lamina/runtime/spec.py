@@ -21,6 +21,8 @@ from lamina.runtime.settings import ContainerSettings, Device, Resources, Thrott
 from lamina.runtime.users import Identity, resolve
 
 _DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+DEFAULT_VARIABLES = ("PATH", "HOSTNAME", "TERM", "HOME")
+"""The variables that a container has if nobody says otherwise."""
 _NAMESPACES = ("user", "network", "pid", "ipc", "uts", "cgroup")
 _INIT_PATH = "/sbin/docker-init"
 

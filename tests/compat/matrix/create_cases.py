@@ -20,7 +20,6 @@ CASES.shows(
     'echo "$A-$HOME"; env | grep -c HOSTNAME || true',
     "b c-/root\n0",
     Env=["A=b c", "HOSTNAME"],
-    defect="a variable without = does not take away the one that every container has",
 )
 CASES.shows("create: Entrypoint", "x", "-c x", entrypoint=["echo"], Cmd=["-c", "x"])
 CASES.shows("create: Tty", "tty; echo $TERM", "/dev/pts/0\r\nxterm", tty=True)
@@ -118,13 +117,13 @@ def a_hardware_address_of_the_whole_container(lab: Lab) -> None:
     assert told == "02:42:ac:11:00:77"
 
 
-@CASES.covers("create: MacAddress", defect="no warning about the field")
+@CASES.covers("create: MacAddress")
 def a_hardware_address_of_the_whole_container_is_warned_of(lab: Lab) -> None:
     lab.create(mac_address="02:42:ac:11:00:78")
     assert any("MacAddress field is now deprecated" in text for text in lab.warnings)
 
 
-CASES.refuses("create: MacAddress", [400], "mac address", mac_address="bogus", defect="taken, and fails at the start")
+CASES.refuses("create: MacAddress", [400], "mac address", mac_address="bogus")
 CASES.refuses("create: Image", [404], "No such image: nosuch", image="nosuch")
 CASES.refuses("create: Image", [400], "config cannot be empty", image="")
 CASES.refuses("create: Env", [400], "invalid environment variable", environment=["=x"])
@@ -150,7 +149,7 @@ def a_check(lab: Lab) -> None:
     assert lab.state(container).get("Health", {}).get("Status", "none") == "none"
 
 
-@CASES.covers("HealthConfig: Test", defect="the check raises IndexError for ever, and its result stays out")
+@CASES.covers("HealthConfig: Test")
 def a_check_without_a_command(lab: Lab) -> None:
     """It fails each time."""
     container = lab.start(Healthcheck={"Test": ["CMD"], "Interval": 50 * _MS, "Retries": 1})

@@ -76,7 +76,7 @@ def its_terminal(lab: Lab) -> None:
         lab.told(raised.value, [status])
 
 
-@CASES.covers("POST /exec/{id}/resize? h w", defect="409 at once, until the process runs")
+@CASES.covers("POST /exec/{id}/resize? h w")
 def a_size_that_comes_before_the_process(lab: Lab) -> None:
     """docker waits for the process, up to ten seconds: clients tell the size as soon as the start is answered."""
     made = _made(lab, lab.start(), ["true"], Tty=True)

@@ -188,10 +188,8 @@ CASES.refuses(
     [400],
     "annotation",
     host={"Annotations": {"": "b"}},
-    defect="a key without a name is taken",
 )
-CASES.refuses("HostConfig: ConsoleSize", [400], "ConsoleSize", host={"ConsoleSize": [-1, -1]},
-              defect="taken, and fails at the start with 500")  # fmt: skip
+CASES.refuses("HostConfig: ConsoleSize", [400], "ConsoleSize", host={"ConsoleSize": [-1, -1]})  # fmt: skip
 
 
 @CASES.covers("HostConfig: ConsoleSize")

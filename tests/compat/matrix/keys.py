@@ -20,9 +20,14 @@ _COVERED = re.compile(r"/(containers/.*|exec/.*|commit|events|system/df)")
 _VERSION = re.compile(r"/v1\.[0-9]+(?=/)")
 
 
+_LINK = re.compile(r"(/containers/[^/]+)/[^/]+")
+
+
 def template_of(method: str, url: str) -> str | None:
     """The specification's path for a URL; the one that says more of it literally, if two fit."""
     path = _VERSION.sub("", urlsplit(url).path, count=1)
+    if method == "DELETE" and (link := _LINK.fullmatch(path)):
+        path = link[1]  # a link's name is the container's, and behind it the alias
     paths = specification()["paths"]
     fitting = [t for t in paths if method.lower() in paths[t] and _pattern(t).fullmatch(path)]
     return min(fitting, key=lambda t: t.count("{"), default=None)

@@ -210,7 +210,7 @@ def a_removal(lab: Lab) -> None:
         lab.api.remove_container(container)
 
 
-@CASES.covers("DELETE /containers/{id}? link", defect="links are made, and cannot be removed: 404, page not found")
+@CASES.covers("DELETE /containers/{id}? link")
 def a_removal_of_a_link(lab: Lab) -> None:
     """The link goes, the containers stay."""
     name, me = lab.name(), lab.name()
@@ -221,7 +221,7 @@ def a_removal_of_a_link(lab: Lab) -> None:
     assert lab.state(name)["Running"]
 
 
-@CASES.covers("DELETE /containers/{id}? link", defect="the message denies that there are links")
+@CASES.covers("DELETE /containers/{id}? link")
 def a_removal_of_a_link_that_is_none(lab: Lab) -> None:
     """What is named is a container, which stays."""
     container = lab.create()

@@ -8,15 +8,10 @@ from typing import Any
 
 import pytest
 
-from compat.matrix.kernel import block_device, has_weights, is_v2, limit
+from compat.matrix.kernel import block_device, is_v2, limit
 from compat.matrix.lab import Cases, Lab
 
 CASES = Cases()
-_WEIGHTS = (
-    ""
-    if has_weights()
-    else "a kernel without weights of devices fails at the start, where docker drops them with a warning"
-)
 _MB = 1 << 20
 _CPU_WEIGHT = str(1 + (512 - 2) * 9999 // 262142)
 _QUOTA = (
@@ -41,7 +36,6 @@ CASES.refuses(
     [400],
     "CPU shares (-1)",
     host={"CpuShares": -1},
-    defect="taken, and fails at the start with 500",
 )
 CASES.refuses("HostConfig: CpuQuota", [400], "CPU cfs quota", host={"cpu_quota": 999})
 CASES.refuses("HostConfig: CpuPeriod", [400], "CPU cfs period", host={"cpu_period": 999})
@@ -66,8 +60,7 @@ CASES.refuses("HostConfig.Ulimits: Soft Hard", [400], "soft limit",
               host={"Ulimits": [{"Name": "nofile", "Soft": 2, "Hard": 1}]})  # fmt: skip
 CASES.refuses("HostConfig: KernelMemoryTCP", [400, 501], "kernel-memory-tcp", host={"KernelMemoryTCP": 64 * _MB})
 CASES.refuses("HostConfig: CpuRealtimeRuntime CpuRealtimePeriod", [400], "real-time",
-              host={"CpuRealtimeRuntime": 2000, "CpuRealtimePeriod": 1000},
-              defect="taken, and fails at the start")  # fmt: skip
+              host={"CpuRealtimeRuntime": 2000, "CpuRealtimePeriod": 1000})  # fmt: skip
 
 
 @CASES.covers("HostConfig: Memory MemorySwap")
@@ -119,7 +112,7 @@ def a_weight(lab: Lab) -> None:
     lab.refused([400], "blkio weight", "10 to 1000", host={"blkio_weight": 1001})
 
 
-@CASES.covers("HostConfig: BlkioWeightDevice\nHostConfig.BlkioWeightDevice: Path Weight", defect=_WEIGHTS)
+@CASES.covers("HostConfig: BlkioWeightDevice\nHostConfig.BlkioWeightDevice: Path Weight")
 def a_weight_of_a_device(lab: Lab) -> None:
     """As for the whole."""
     node, number = block_device()
@@ -198,7 +191,7 @@ def _fuse() -> str:
     return f"{os.major(number)}:{os.minor(number)}"
 
 
-@CASES.covers("HostConfig: DeviceRequests\nDeviceRequest: Capabilities DeviceIDs", defect="500 with a traceback")
+@CASES.covers("HostConfig: DeviceRequests\nDeviceRequest: Capabilities DeviceIDs")
 def devices_of_drivers_in_the_wrong_form(lab: Lab) -> None:
     for request in ({"Driver": "cdi", "DeviceIDs": 7}, {"Driver": "x", "Capabilities": 7}):
         lab.refused([400], host={"DeviceRequests": [request]})

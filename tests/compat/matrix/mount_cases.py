@@ -195,7 +195,7 @@ def an_image(lab: Lab) -> None:
     lab.refused([400], "subpath", host=_one(**fields, ImageOptions={"Subpath": "../x"}))
 
 
-@CASES.covers("Mount.VolumeOptions: Labels DriverConfig", defect="500 with a traceback")
+@CASES.covers("Mount.VolumeOptions: Labels DriverConfig")
 def options_in_the_wrong_form(lab: Lab) -> None:
     for options in ({"Labels": ["a"]}, {"DriverConfig": "local"}):
         lab.refused([400], host=_one(Type="volume", VolumeOptions=options))
@@ -212,7 +212,7 @@ def options_of_other_types(lab: Lab) -> None:
         lab.refused([400], name, host=_one(Type=kind, Source="/tmp" if kind == "bind" else "v", **{name: options}))
 
 
-@CASES.covers("Mount: BindOptions", defect="an empty object passes for none")
+@CASES.covers("Mount: BindOptions")
 def empty_options_of_other_types(lab: Lab) -> None:
     """They are as wrong as others."""
     lab.refused([400], "BindOptions", host=_one(Type="volume", BindOptions={}))

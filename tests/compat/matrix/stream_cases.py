@@ -88,7 +88,7 @@ def leaving_by_keys(lab: Lab) -> None:
     lab.told(raised.value, [400], "detach keys", "bogus-keys")
 
 
-@CASES.covers("POST /containers/{id}/attach? detachKeys", defect="no event detach")
+@CASES.covers("POST /containers/{id}/attach? detachKeys")
 def leaving_is_told(lab: Lab) -> None:
     since = time.time()
     container = lab.start(["cat"], tty=True, stdin_open=True)
@@ -98,7 +98,7 @@ def leaving_is_told(lab: Lab) -> None:
     lab.until(lambda: lab.events(since, container=container, event="detach"), timeout_s=2)
 
 
-@CASES.covers("POST /containers/{id}/attach? stream stdout", defect="joined, where docker answers 409")
+@CASES.covers("POST /containers/{id}/attach? stream stdout")
 def nobody_joins_what_stands_still(lab: Lab) -> None:
     container = lab.start()
     lab.api.pause(container)
@@ -191,9 +191,7 @@ def statistics(lab: Lab) -> None:
     assert ended["memory_stats"] in ({}, None) or not any(ended["memory_stats"].values())
 
 
-@CASES.covers(
-    "GET /containers/{id}/stats? stream one-shot", defect="one-shot is passed over, and the stream has no end"
-)
+@CASES.covers("GET /containers/{id}/stats? stream one-shot")
 def statistics_of_both_kinds(lab: Lab) -> None:
     container = lab.start()
     with pytest.raises(docker.errors.APIError) as raised:

@@ -7,11 +7,10 @@ from typing import Any
 import docker
 import pytest
 
-from compat.matrix.kernel import block_device, has_weights, is_v2, limit
+from compat.matrix.kernel import block_device, is_v2, limit
 from compat.matrix.lab import Cases, Lab
 
 CASES = Cases()
-_WEIGHT = "" if has_weights() else "a kernel without weights has it taken, where docker drops it with a warning"
 _MB = 1 << 20
 _QUOTA = (
     "cat /sys/fs/cgroup/cpu.max" if is_v2() else "cd /sys/fs/cgroup/cpu; echo $(cat cpu.cfs_quota_us cpu.cfs_period_us)"
@@ -92,7 +91,7 @@ def changes_that_cannot_be(lab: Lab) -> None:
     assert lab.api.inspect_container(container)["HostConfig"] == before
 
 
-@CASES.covers("update: CpuShares", defect="500 instead of 400")
+@CASES.covers("update: CpuShares")
 def shares_that_cannot_be(lab: Lab) -> None:
     with pytest.raises(docker.errors.APIError) as raised:
         _update(lab, lab.start(), CpuShares=-1)
@@ -109,7 +108,7 @@ def real_time(lab: Lab) -> None:
     assert lab.api.inspect_container(container)["HostConfig"]["CpuRealtimeRuntime"] == 0
 
 
-@CASES.covers("update: BlkioWeight", defect=_WEIGHT)
+@CASES.covers("update: BlkioWeight")
 def a_weight(lab: Lab) -> None:
     """Where the kernel knows no weights, docker drops it and says so, as when a container is made."""
     container = lab.start()

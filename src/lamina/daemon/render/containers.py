@@ -136,11 +136,11 @@ def network_settings(record: Record) -> dict[str, Any]:
     for name, request in record.networks.items():
         joined = endpoint if endpoint.network == name else NetworkEndpoint(network=name)
         networks[name] = {
-            "IPAMConfig": request.ipam_config if request else None,
+            "IPAMConfig": msgspec.to_builtins(request.ipam_config) if request and request.ipam_config else None,
             "Links": None,
             "Aliases": request.aliases if request else None,
             "DriverOpts": None,
-            "GwPriority": 0,
+            "GwPriority": request.gw_priority if request else 0,
             "NetworkID": joined.network_id,
             "EndpointID": joined.endpoint_id,
             "Gateway": joined.gateway,

@@ -95,8 +95,6 @@ class _ContainerFiles:
         record = engine.containers.find(request.query("container"))
         body = await request.json(ContainerConfig | None)  # type: ignore[arg-type]
         repository, tag = request.query("repo"), request.query("tag")
-        if tag and not repository:
-            raise InvalidRequest("a tag needs a repository: repo")
         name = Reference.parse_tagged(f"{repository}:{tag}" if tag else repository) if repository else None
         run = apply_changes(_run_document(record, body), request.query_all("changes"))
         asked = CommitRequest(run, request.query("comment"), request.query("author"), (name,) if name else ())

@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
-from lamina.container.config import HostConfig
+from lamina.container.config import ContainerConfig, HostConfig
 from lamina.container.errors import ContainerIsRestarting, ContainerNotRunning
 from lamina.container.record import Record
 from lamina.container.stats import Sample
 from lamina.container.top import process_table
+from lamina.container.warnings import warnings, without_effectless
 from lamina.daemon.http import Request, Response, StreamingResponse, json_response
-from lamina.daemon.http.message import encode_json
+from lamina.daemon.http.message import InvalidRequest, encode_json
 from lamina.daemon.render import stats as render
 from lamina.daemon.router import Route
 from lamina.engine import Engine
@@ -50,6 +51,8 @@ class _ContainerUse:
 
     async def stats(self, request: Request) -> Response | StreamingResponse:
         record = self._find(request)
+        if request.flag("stream", default=True) and request.flag("one-shot"):
+            raise InvalidRequest("cannot have stream=true and one-shot=true")
         if request.flag("stream", default=True):
             return StreamingResponse(self._stream(record), is_endless=True)
         if not record.state.has_process:
@@ -68,6 +71,7 @@ class _ContainerUse:
                 yield encode_json(render.stats(record, sample, before)) + b"\n"
 
     async def update(self, request: Request) -> Response:
-        body = await request.json(HostConfig)
-        await self._engine.lifecycle.update(self._find(request).id, body)
-        return json_response({"Warnings": []})
+        asked = await request.json(HostConfig)
+        hierarchies = self._engine.hierarchies
+        await self._engine.lifecycle.update(self._find(request).id, without_effectless(asked, hierarchies))
+        return json_response({"Warnings": list(warnings(ContainerConfig(), asked, hierarchies))})

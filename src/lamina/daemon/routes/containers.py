@@ -15,10 +15,13 @@ from lamina.container.creation import CreateRequest
 from lamina.container.errors import (
     CannotKill,
     ContainerBeingRemoved,
+    ContainerIsPaused,
+    ContainerIsRestarting,
     ContainerNotFound,
     ContainerNotRunning,
     LogsNotKept,
 )
+from lamina.container.links import without_link
 from lamina.container.listing import ContainerQuery, select_containers
 from lamina.container.log_lines import LogLine
 from lamina.container.log_options import details_of
@@ -32,7 +35,7 @@ from lamina.daemon.http.message import InvalidRequest, encode_json
 from lamina.daemon.joining import Joint, Stream, carry, detach_keys, stream_type
 from lamina.daemon.render import containers as render
 from lamina.daemon.render.images import size_of
-from lamina.daemon.router import Route
+from lamina.daemon.router import PageNotFound, Route
 from lamina.engine import Engine
 from lamina.engine.events import Event
 from lamina.errors import Conflict, LaminaError, NotFound
@@ -77,6 +80,7 @@ def routes(engine: Engine) -> list[Route]:
         Route("GET", "/containers/{id}/attach/ws", resource.attach_websocket),
         Route("POST", "/containers/{id}/resize", resource.resize),
         Route("DELETE", "/containers/{id}", resource.delete),
+        Route("DELETE", "/containers/{id}/{alias}", resource.delete_link),
     ]
 
 
@@ -159,7 +163,8 @@ class _Containers:
 
     async def delete(self, request: Request) -> Response:
         if request.flag("link"):
-            raise InvalidRequest("links between containers do not exist in lamina")
+            self._find(request)
+            raise Conflict("Conflict, cannot remove the default link name of the container")
         try:
             await self._engine.lifecycle.remove(
                 self._find(request).id, force=request.flag("force"), volumes=request.flag("v")
@@ -169,6 +174,14 @@ class _Containers:
             if error.name != request.path_params["id"]:
                 raise ContainerBeingRemoved(request.path_params["id"]) from None
             raise
+        return Response(204)
+
+    async def delete_link(self, request: Request) -> Response:
+        """The link goes; both containers stay."""
+        if not request.flag("link"):
+            raise PageNotFound
+        alias = request.path_params["alias"]
+        await self._engine.lifecycle.change(self._find(request).id, lambda record: without_link(record, alias))
         return Response(204)
 
     async def prune(self, request: Request) -> Response:
@@ -207,6 +220,8 @@ class _Containers:
         height, width = request.integer("h"), request.integer("w")
         if height is None or width is None:
             raise InvalidRequest("a terminal's size needs a height and a width: h and w")
+        if not (0 <= height < 1 << 16 and 0 <= width < 1 << 16):
+            raise InvalidRequest(f"a terminal cannot have {height} lines of {width} columns")
         if not record.state.has_process:
             raise ContainerNotRunning(record.id)
         try:
@@ -257,6 +272,10 @@ class _Containers:
     async def _attach(
         self, request: Request, record: Record, plain: bool, take_over: Callable[[], Awaitable[Stream]]
     ) -> None:
+        if record.state.status == "paused":
+            raise ContainerIsPaused(record.id, "attach")
+        if record.state.status == "restarting":
+            raise ContainerIsRestarting(record.id)
         wants = {name: request.flag(name) for name in ("stdin", "stdout", "stderr", "stream", "logs")}
         config = record.config
         joint = Joint(
@@ -276,8 +295,10 @@ class _Containers:
                     encode = _plain if plain else _framed
                     async for data in encode(self._log_lines(record, query), _Prefix()):
                         await stream.write(data)
-                if attached is not None:
-                    await carry(stream, self._engine.lifecycle.console(record.id), attached, joint)
+                if attached is not None and await carry(
+                    stream, self._engine.lifecycle.console(record.id), attached, joint
+                ):
+                    self._emit("detach", record)
                 await stream.finish()
         finally:
             if attached is not None:

@@ -84,9 +84,12 @@ class _Execs:
         height, width = request.integer("h"), request.integer("w")
         if height is None or width is None:
             raise InvalidRequest("a terminal's size needs a height and a width: h and w")
+        if not (0 <= height < 1 << 16 and 0 <= width < 1 << 16):
+            raise InvalidRequest(f"a terminal cannot have {height} lines of {width} columns")
         try:
+            await self._engine.execs.until_begun(session)
             self._engine.execs.resize(session, height, width)
-        except OSError:
+        except (OSError, TimeoutError):
             raise Conflict(f"exec session {session.id} has no terminal that runs") from None
         return Response(200)
 
