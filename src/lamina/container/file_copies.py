@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import posixpath
 import stat
 from collections.abc import AsyncIterable, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 
 from lamina.container.errors import CannotExtract, CannotWrite, FileNotInContainer
 from lamina.container.extraction import ExtractOptions, extract
@@ -18,6 +18,7 @@ from lamina.container.root_views import RootViews
 from lamina.layer.diff import add_resource
 from lamina.layer.tarwriter import TarStream
 from lamina.linux import paths, pipes
+from lamina.linux.tasks import to_the_end
 from lamina.linux.user_namespace import IdMap
 from lamina.linux.worker import run_in_worker
 from lamina.runtime.users import resolve
@@ -87,55 +88,62 @@ class FileCopies:
         """
         async with self._views.of(record) as root:
             directory = _normal(path)
-            _check_writable(root, record, directory, path)
-            owner = None
-            if as_user and record.config.user:
-                identity = resolve(root, record.config.user)
-                owner = (identity.uid, identity.gid)
+            await to_the_end(asyncio.to_thread(_check_writable, root, record, directory, path))
+            owner = await to_the_end(asyncio.to_thread(_owner, root, record)) if as_user else None
             options = ExtractOptions(keeps_kinds, owner, record.idmap)
 
             async def take(fd: int) -> None:
                 await run_in_worker(extract, (root, fd), root, directory, fd, options)
 
             try:
-                await pipes.feed(body, partial(take))
+                await pipes.feed(body, take)
             except OSError as error:
                 raise _in_words(error, record) from None
 
 
 @asynccontextmanager
 async def _resource(root: int, record: Record, path: str) -> AsyncIterator[_Resource]:
+    with ExitStack() as opened:
+        # in a thread: what a container has mounted may be slow, or may never answer
+        yield await to_the_end(asyncio.to_thread(_locate, root, record, path, opened))
+
+
+def _locate(root: int, record: Record, path: str, opened: ExitStack) -> _Resource:
+    """Blocking; what is opened is closed with *opened*. Raises FileNotInContainer, CannotExtract."""
     if not path:
         raise CannotExtract("bad parameter: path cannot be empty")
     directory, name = os.path.split(_normal(path))
     follows = path.endswith(("/", "/.")) or not name or path == "."
+    here = "." if follows else name
     try:
         parent = paths.open_in_root(root, _normal(path) if follows else directory, os.O_PATH | os.O_DIRECTORY)
+        opened.callback(os.close, parent)
+        status = os.stat(here, dir_fd=parent, follow_symlinks=False)
     except NotADirectoryError:
         raise CannotExtract(f"{path}: not a directory") from None
     except OSError:
         raise FileNotInContainer(path, record.id) from None
     try:
-        here = "." if follows else name
-        try:
-            status = os.stat(here, dir_fd=parent, follow_symlinks=False)
-        except OSError:
-            raise FileNotInContainer(path, record.id) from None
-        try:
-            target = paths.resolve_in_root(root, _normal(path)) if stat.S_ISLNK(status.st_mode) else ""
-        except OSError as error:
-            raise CannotExtract(f"{path}: {(error.strerror or str(error)).lower()}") from None
-        shown = "." if path.endswith("/.") else name or "/"
-        described = PathStat(
-            name=shown,
-            size=status.st_size,
-            mode=_go_mode(status.st_mode),
-            mtime_ns=status.st_mtime_ns,
-            link_target=target,
-        )
-        yield _Resource(parent, here, shown, described)
-    finally:
-        os.close(parent)
+        target = paths.resolve_in_root(root, _normal(path)) if stat.S_ISLNK(status.st_mode) else ""
+    except OSError as error:
+        raise CannotExtract(f"{path}: {(error.strerror or str(error)).lower()}") from None
+    shown = "." if path.endswith("/.") else name or "/"
+    described = PathStat(
+        name=shown,
+        size=status.st_size,
+        mode=_go_mode(status.st_mode),
+        mtime_ns=status.st_mtime_ns,
+        link_target=target,
+    )
+    return _Resource(parent, here, shown, described)
+
+
+def _owner(root: int, record: Record) -> tuple[int, int] | None:
+    """The container's user and group; None if it has none of its own. Blocking. Raises UserNotFound."""
+    if not record.config.user:
+        return None
+    identity = resolve(root, record.config.user)
+    return identity.uid, identity.gid
 
 
 def _check_writable(root: int, record: Record, directory: str, path: str) -> None:

@@ -14,6 +14,7 @@ from lamina.build.config import apply_changes
 from lamina.container.changes import LayerBelow, changes
 from lamina.container.commit import CommitRequest
 from lamina.container.config import ContainerConfig
+from lamina.container.creation import complete_config
 from lamina.container.errors import ContainerNotRunning, PauseConflict
 from lamina.container.export import export_rootfs
 from lamina.container.file_copies import PathStat
@@ -160,23 +161,13 @@ def _stat_header(found: PathStat) -> dict[str, str]:
 
 
 def _run_document(record: Record, given: ContainerConfig | None) -> dict[str, Any]:
-    """An image's ``config`` object with what the container was asked to be, and what the request says otherwise."""
-    fields = _config_fields(record.config)
-    if given is not None:
-        asked = _config_fields(given)
-        merged = [*(asked.get("Env") or []), *(fields.get("Env") or [])]
-        named = {entry.partition("=")[0]: entry for entry in reversed(merged)}
-        unions = {
-            key: {**(fields.get(key) or {}), **(asked.get(key) or {})} for key in ("ExposedPorts", "Labels", "Volumes")
-        }
-        fields |= {key: value for key, value in asked.items() if value}
-        fields |= {key: value for key, value in unions.items() if value}
-        if named:
-            fields["Env"] = [entry for entry in dict.fromkeys(merged) if named[entry.partition("=")[0]] == entry]
-    return {key: value for key, value in fields.items() if value not in (None, "", [], {})}
+    """An image's ``config`` object: the request's, with the container's in the places that it leaves empty, as if that were an image's."""
+    own = msgspec.convert(_config_fields(record.config), RunConfig)
+    merged = _config_fields(complete_config(given or ContainerConfig(), own, record.id))
+    return {name: value for name, value in merged.items() if value not in (None, "", [], {})}
 
 
 def _config_fields(config: ContainerConfig) -> dict[str, Any]:
     """The fields of a container's config that an image's has, too."""
-    own: dict[str, Any] = msgspec.to_builtins(config)
-    return {name: own[name] for name in RunConfig.__struct_encode_fields__ if name in own}
+    fields: dict[str, Any] = msgspec.to_builtins(config)
+    return {name: fields[name] for name in RunConfig.__struct_encode_fields__ if name in fields}
