@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from conftest import Daemon
+from waiting import wait_until
 
 WAIT_S = 30
 
@@ -42,6 +43,24 @@ def test_a_log_keeps_its_end_within_its_limits(daemon: Daemon, name: str) -> Non
     lines = [int(line) for line in daemon.docker_ok("logs", name).split()]
     assert lines == list(range(lines[0], 20001))
     assert 100 < len(lines) < 2000
+
+
+@pytest.mark.parametrize("driver", ["json-file", "local"])
+def test_what_is_set_aside_is_compressed_on_demand(daemon: Daemon, name: str, driver: str) -> None:
+    options = ["--log-driver", driver, "--log-opt", "max-size=20k", "--log-opt", "max-file=3"]
+    options += ["--log-opt", "compress=true"] if driver == "json-file" else []
+    script = "for n in $(seq 50); do seq $((n*200-199)) $((n*200)); usleep 20000; done; sleep 1000"
+    daemon.docker_ok("run", "-d", "--name", name, *options, "busybox", "sh", "-c", script)
+    path = Path(daemon.docker_ok("inspect", "-f", "{{.LogPath}}", name).strip())
+    wait_until(lambda: (path.parent / f"{path.name}.2.gz").exists(), "a second compressed file")
+    until_quiet(daemon, name)
+    lines = [int(line) for line in daemon.docker_ok("logs", name).split()]
+    assert lines == list(range(lines[0], 10001))
+
+
+def test_compressing_without_anything_set_aside_is_refused(daemon: Daemon, name: str) -> None:
+    result = daemon.docker("create", "--log-opt", "max-size=1m", "--log-opt", "compress=true", "busybox", "true")
+    assert "compress cannot be true when max-file is less than 2 or max-size is not set" in result.err
 
 
 def test_a_log_is_limited_when_nobody_asked_for_it(daemon: Daemon, name: str) -> None:
@@ -140,7 +159,7 @@ def test_the_next_daemon_cuts_what_has_grown_meanwhile(own_daemon: Daemon) -> No
         (["--log-opt", "nonsense=1"], "unknown log opt 'nonsense' for json-file log driver"),
         (["--log-opt", "mode=quick"], "unknown log mode: quick"),
         (["--log-opt", "max-buffer-size=1m"], "only supported with 'mode=non-blocking'"),
-        (["--log-opt", "compress=true"], "log option compress"),
+        (["--log-opt", "compress=perhaps"], 'parsing "perhaps": invalid syntax'),
         (["--log-opt", "tag={{.Nothing}}"], "there is no field Nothing"),
         (["--log-driver", "splunk"], "log driver 'splunk'"),
     ],

@@ -1,12 +1,15 @@
 """The files of one log: the one that is written, and those before it that were set aside when they had become too long.
 
-``container.log`` is the newest, then come ``container.log.1``, ``.2`` and so on, as with docker. A reader sees them as one sequence of
-bytes that grows at its end, and keeps what it has opened: what is removed meanwhile it can still read.
+``container.log`` is the newest, then come ``container.log.1``, ``.2`` and so on, as with docker; with ``.gz`` behind it, if they are
+compressed. A reader sees them as one sequence of bytes that grows at its end, and keeps what it has opened: what is removed meanwhile
+it can still read.
 """
 
 from __future__ import annotations
 
+import gzip
 import os
+import shutil
 from bisect import bisect_right
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +17,9 @@ from pathlib import Path
 _MOST_FILES = 256
 """Files that a reader who is behind may hold; their bytes are on disk as long as it does."""
 _COPY_BYTES = 1 << 20
+_GZIP = ".gz"
+_GZIP_LEVEL = 3
+"""Logs are so alike from line to line that more work gains little."""
 
 
 class LogReader:
@@ -61,8 +67,8 @@ def set_aside(path: Path) -> None:
 
     Who writes the log still writes to the file that was set aside, until it is told to open its log again.
     """
-    for number in reversed(_numbers(path)):
-        _rename(_numbered(path, number), _numbered(path, number + 1))
+    for number, file in _set_aside(path):
+        _rename(file, _numbered(path, number + 1, file.suffix))
     _rename(path, _numbered(path, 1))
 
 
@@ -73,22 +79,36 @@ def trim(path: Path, max_files: int, max_bytes: int) -> None:
     more than *max_files* times *max_bytes*.
     """
     budget = max_bytes * (max_files - 1)
-    for number in _numbers(path):
-        file = _numbered(path, number)
+    for number, file in reversed(_set_aside(path)):
         try:
             size = file.stat().st_size
         except FileNotFoundError:
             continue
-        if number >= max_files or budget <= 0:
+        if number >= max_files or budget <= 0 or (size > budget and file.suffix == _GZIP):
             file.unlink(missing_ok=True)
         elif size > budget:
             _keep_end(file, budget)
         budget -= size
 
 
+def compress(path: Path) -> None:
+    """Compress the files that were set aside; nobody may write to them any more. Blocking."""
+    for number, file in _set_aside(path):
+        if file.suffix != _GZIP:
+            scratch = file.with_name(f"{file.name}.cut")
+            with open(file, "rb") as source, open(scratch, "wb") as target:
+                os.fchmod(target.fileno(), 0o600)
+                with gzip.GzipFile(fileobj=target, mode="wb", filename="", compresslevel=_GZIP_LEVEL) as compressed:
+                    shutil.copyfileobj(source, compressed, _COPY_BYTES)
+                target.flush()
+                os.fsync(target.fileno())
+            scratch.rename(_numbered(path, number, _GZIP))
+            file.unlink(missing_ok=True)
+
+
 def paths(path: Path) -> list[Path]:
     """The files of a log that there are, the oldest first."""
-    return [*(_numbered(path, number) for number in reversed(_numbers(path))), *([path] if path.exists() else [])]
+    return [*(file for _, file in _set_aside(path)), *([path] if path.exists() else [])]
 
 
 def total_bytes(path: Path) -> int:
@@ -109,19 +129,32 @@ def open_log(path: Path) -> LogReader:
 
 
 def open_file(path: Path) -> int:
-    """A descriptor for reading one file. Raises OSError."""
-    return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    """A descriptor for reading what one file says; of a compressed one it is a file without a name. Blocking. Raises OSError."""
+    if path.suffix != _GZIP:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    fd = os.open(path.parent, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        with gzip.open(path) as source, open(fd, "wb", closefd=False) as target:
+            shutil.copyfileobj(source, target, _COPY_BYTES)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
 
 
-def _numbered(path: Path, number: int) -> Path:
-    return path.with_name(f"{path.name}.{number}")
+def _numbered(path: Path, number: int, suffix: str = "") -> Path:
+    return path.with_name(f"{path.name}.{number}{suffix if suffix == _GZIP else ''}")
 
 
-def _numbers(path: Path) -> list[int]:
-    """The numbers of the files that were set aside, the newest first."""
+def _set_aside(path: Path) -> list[tuple[int, Path]]:
+    """The files that were set aside with their numbers, the oldest first; of two with one number the compressed one, which is whole."""
     prefix = f"{path.name}."
-    suffixes = (file.name.removeprefix(prefix) for file in path.parent.glob(f"{prefix}*"))
-    return sorted(int(suffix) for suffix in suffixes if suffix.isdigit())
+    found: dict[int, Path] = {}
+    for file in sorted(path.parent.glob(f"{prefix}*")):
+        number = file.name.removeprefix(prefix).removesuffix(_GZIP)
+        if number.isdigit():
+            found[int(number)] = file
+    return sorted(found.items(), reverse=True)
 
 
 def _rename(source: Path, target: Path) -> None:

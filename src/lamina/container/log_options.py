@@ -23,18 +23,21 @@ DRIVERS = ("json-file", "local", "none", "journald", "syslog")
 JOURNAL = Path("/run/systemd/journal/socket")
 _OPTIONS = frozenset("max-size max-file compress labels labels-regex env env-regex tag mode max-buffer-size".split())
 _UNITS = {"b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "": 1}
+_TRUE = frozenset("1 t T TRUE true True".split())
+_FALSE = frozenset("0 f F FALSE false False".split())
 _FIELD = re.compile(r"\{\{\s*\.(\w+)\s*\}\}")
 
 
 @dataclass(frozen=True)
 class LogLimits:
-    """How long a file of a log may become, None for as long as it likes, and how many there may be."""
+    """How long a file of a log may become, None for as long as it likes, how many there may be, and whether old ones are compressed."""
 
     max_bytes: int | None
     max_files: int
+    compress: bool = False
 
 
-_DEFAULTS = {"json-file": LogLimits(10 << 20, 3), "local": LogLimits(20 << 20, 5)}
+_DEFAULTS = {"json-file": LogLimits(10 << 20, 3), "local": LogLimits(20 << 20, 5, compress=True)}
 
 
 def log_limits(config: LogConfig) -> LogLimits:
@@ -50,7 +53,10 @@ def log_limits(config: LogConfig) -> LogLimits:
         if not text.isascii() or not text.isdigit() or int(text) < 1:
             raise InvalidArgument(f"invalid value for max-file: {text!r}: max-file cannot be less than 1")
         max_files = min(int(text), 1000)
-    return LogLimits(max_bytes, max_files)
+    compress = _boolean(options["compress"]) if "compress" in options else default.compress
+    if "compress" in options and compress and config.type == "json-file" and (max_bytes is None or max_files < 2):
+        raise InvalidArgument("compress cannot be true when max-file is less than 2 or max-size is not set")
+    return LogLimits(max_bytes, max_files, compress)
 
 
 def _parse_size(text: str) -> int | None:
@@ -66,6 +72,13 @@ def _parse_size(text: str) -> int | None:
     if size <= 0:
         raise InvalidArgument(f"invalid size: '{text}': max-size must be positive")
     return size
+
+
+def _boolean(text: str) -> bool:
+    """What Go's strconv.ParseBool takes."""
+    if text not in _TRUE and text not in _FALSE:
+        raise InvalidArgument(f'strconv.ParseBool: parsing "{text}": invalid syntax')
+    return text in _TRUE
 
 
 def check_log_config(config: LogConfig) -> None:
@@ -84,8 +97,6 @@ def check_log_config(config: LogConfig) -> None:
     if config.type == "syslog":
         SyslogTarget.of(options)
     _check_mode(options)
-    if options.get("compress", "false") not in ("false", "0"):
-        raise UnsupportedOption("log option compress", "files that were set aside are kept as they are")
     for name in ("labels-regex", "env-regex"):
         _pattern(options.get(name, ""))
     _expanded(options.get("tag", ""), dict.fromkeys(_TAG_FIELDS, ""))

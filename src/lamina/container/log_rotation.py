@@ -177,27 +177,30 @@ class LogRotation:
         """With the lock held."""
         limits = watched.limits
         assert limits.max_bytes is not None
-        await self._rotate(container_id, watched)
+        is_new = await self._rotate(container_id, watched)
         await asyncio.to_thread(log_files.trim, watched.path, limits.max_files, limits.max_bytes)
+        if limits.compress and is_new:
+            await asyncio.to_thread(log_files.compress, watched.path)
 
-    async def _rotate(self, container_id: str, watched: _Watched) -> None:
-        """With the lock held: begin a new file, which those who follow are given."""
+    async def _rotate(self, container_id: str, watched: _Watched) -> bool:
+        """With the lock held: begin a new file, which those who follow are given; False if the old one may still be written."""
         await asyncio.to_thread(log_files.set_aside, watched.path)
         try:
             self._reopen(container_id)
         except OSError:
-            return  # nobody writes: whoever comes next makes a new file
+            return True  # nobody writes: whoever comes next makes a new file
         deadline = asyncio.get_running_loop().time() + _REOPEN_PATIENCE_S
         while not watched.path.exists():
             if asyncio.get_running_loop().time() > deadline:
                 _log.warning("%s: conmon has not opened its log again", container_id)
-                return
+                return False
             await asyncio.sleep(_REOPEN_POLL_S)
         for follower in list(watched.followers):
             if not follower.reader.grow(log_files.open_file(watched.path)):
                 follower.has_ended = True
                 watched.followers.discard(follower)
             follower.changed.set()
+        return True
 
     async def _finish(self, container_id: str) -> None:
         """The process has ended, and nothing more is written: the last look."""

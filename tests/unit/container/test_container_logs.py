@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lamina.container.detach import DetachKeys, parse_detach_keys
-from lamina.container.log_files import open_log, set_aside, total_bytes, trim
+from lamina.container.log_files import compress, open_log, paths, set_aside, total_bytes, trim
 from lamina.container.log_lines import LogLine
 from lamina.container.logs import LogQuery, read_logs
 from lamina.container.times import InvalidTime, parse_moment, parse_rfc3339, rfc3339
@@ -252,3 +252,27 @@ async def test_what_is_too_much_goes_at_a_line_s_beginning(tmp_path: Path) -> No
     assert kept == [f"{part}-{n}" for part in range(4) for n in range(50)][-len(kept) :]
     trim(path, 1, 0)
     assert await read(path) == ""
+
+
+async def test_compressed_files_are_read_as_what_they_were(log: Path) -> None:
+    set_aside(log)
+    write(log, ("stdout", "F", "second"))
+    set_aside(log)
+    write(log, ("stdout", "F", "third"))
+    plain = total_bytes(log)
+    compress(log)
+    assert [path.name for path in paths(log)] == ["log.2.gz", "log.1.gz", "log"]
+    assert total_bytes(log) < plain
+    assert (await read(log)).splitlines() == [*(f"line {n}" for n in range(50)), "second", "third"]
+    set_aside(log)
+    trim(log, 3, 1 << 20)
+    assert [path.name for path in paths(log)] == ["log.2.gz", "log.1"]
+
+
+async def test_a_file_whose_compression_was_broken_off_is_read_once(log: Path) -> None:
+    set_aside(log)
+    plain = (log.parent / "log.1").read_bytes()
+    compress(log)
+    (log.parent / "log.1").write_bytes(plain)  # the daemon was killed before it removed it
+    (log.parent / "log.2.cut").write_bytes(b"half")
+    assert len((await read(log)).splitlines()) == 50
