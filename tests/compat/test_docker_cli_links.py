@@ -70,3 +70,18 @@ def test_links_that_cannot_be_are_refused(daemon: Daemon, linked: str) -> None:
     daemon.docker_ok("kill", "linked")
     result = daemon.docker("run", "--name", "linker", "--link", "linked:x", "busybox", "true")
     assert "Cannot link to a non running container" in result.err
+
+
+def test_a_further_process_is_told_of_links_too(daemon: Daemon, linked: str) -> None:
+    daemon.docker_ok("run", "-d", "--name", "linker", "--link", "linked:db", "busybox", "sleep", "1000")
+    assert f"DB_PORT_80_TCP_ADDR={linked}" in daemon.docker_ok("exec", "linker", "env").splitlines()
+    daemon.docker_ok("kill", "linked")
+    assert "DB_PORT" not in daemon.docker_ok("exec", "linker", "env")
+
+
+@pytest.mark.parametrize("command", ["docker", "lamina"])
+def test_ps_shows_names_of_links_in_full_alone(daemon: Daemon, linked: str, command: str) -> None:
+    daemon.docker_ok("create", "--name", "linker", "--link", "linked:db", "busybox", "true")
+    run = getattr(daemon, f"{command}_ok")
+    assert run("ps", "--filter", "name=^linked$", "--format", "{{.Names}}").strip() == "linked"
+    assert run("ps", "--no-trunc", "--filter", "name=^linked$", "--format", "{{.Names}}").strip() == "linked,linker/db"

@@ -101,7 +101,7 @@ def _row(item: dict[str, Any], *, full: bool) -> dict[str, Any]:
         "State": item["State"],
         "Status": item["Status"],
         "Size": f"{size} (virtual {human_size(item['SizeRootFs'])})" if "SizeRootFs" in item else size,
-        "Names": ",".join(name.removeprefix("/") for name in item["Names"]),
+        "Names": ",".join(_names(item["Names"], full=full)),
         "Labels": joined_labels(labels),
         "Label": lambda name: labels.get(name, ""),
         "Mounts": ",".join(names if full else (shortened(name, _MOUNT_LENGTH) for name in names)),
@@ -119,3 +119,9 @@ def _port(port: dict[str, Any]) -> str:
 
 
 COMMANDS = {"ps": ps}
+
+
+def _names(names: list[str], *, full: bool) -> list[str]:
+    """A container's name, and in full also those that links to it give it."""
+    plain = [name.removeprefix("/") for name in names]
+    return plain if full else [name for name in plain if "/" not in name][:1] or plain

@@ -23,6 +23,7 @@ from lamina.container.errors import (
     ExecAlreadyRuns,
     ExecNotFound,
 )
+from lamina.container.links import linked_running
 from lamina.container.processes import ContainerProcesses
 from lamina.container.record import Record
 from lamina.container.store import ContainerStore
@@ -115,8 +116,9 @@ class Execs:
         session.started = True
         self._tell(f"exec_start: {session.command}", record, {"execID": session.id})
         try:
+            others = linked_running(record, self._containers)
             session.pid = await self._processes.execute(
-                record, session.id, session.config, console_size, session.console
+                record, session.id, session.config, console_size, session.console, others
             )
         except BaseException as error:
             code = error.exit_code if isinstance(error, ContainerStartError) else 126

@@ -63,6 +63,16 @@ def shown_links(record: Record, containers: ContainerStore) -> list[str] | None:
     return shown or None
 
 
+def names_by_links(containers: ContainerStore) -> dict[str, list[str]]:
+    """The names that containers have in others which are linked to them, ``/OTHER/ALIAS``, by their IDs."""
+    names: dict[str, list[str]] = {}
+    for other in containers:
+        for text in other.host_config.links or []:
+            container_id, _, alias = text.partition(":")
+            names.setdefault(container_id, []).append(f"/{other.name}/{alias}")
+    return names
+
+
 def linked(record: Record, donor_of: DonorOf) -> list[Linked]:
     """The containers that a container is linked to. Raises LinkedNotRunning, or ContainerNotFound."""
     found = []
@@ -73,6 +83,13 @@ def linked(record: Record, donor_of: DonorOf) -> list[Linked]:
         except ContainerNotRunning as error:
             raise LinkedNotRunning(error.container_id, f"/{record.name}/{alias}") from None
     return found
+
+
+def linked_running(record: Record, containers: ContainerStore) -> list[Linked]:
+    """Those of the containers that a container is linked to which run."""
+    pairs = (text.partition(":")[::2] for text in record.host_config.links or [])
+    known = (Linked(containers.get(container_id), alias) for container_id, alias in pairs if container_id in containers)
+    return [other for other in known if other.record.state.has_process]
 
 
 def variables(record: Record, others: Sequence[Linked]) -> list[str]:

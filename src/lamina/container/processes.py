@@ -189,10 +189,17 @@ class ContainerProcesses:
         return self.bundle(container_id) / f"exec-{exec_id}"
 
     async def execute(
-        self, record: Record, exec_id: str, config: ExecConfig, size: tuple[int, int] | None, console: Console
+        self,
+        record: Record,
+        exec_id: str,
+        config: ExecConfig,
+        size: tuple[int, int] | None,
+        console: Console,
+        others: Sequence[links.Linked],
     ) -> int:
         """Start a further process in a running container and return its pid; the console gets its streams before it runs.
 
+        It is told of the *others* that the container is linked to.
         Raises ContainerStartError's kinds, UserNotFound, InvalidSetting, or ContainerNotRunning if it ended a moment ago.
         """
         bundle = self.exec_bundle(record.id, exec_id)
@@ -201,7 +208,8 @@ class ContainerProcesses:
         except FileNotFoundError:
             raise ContainerNotRunning(record.id) from None
         rootfs = self._snapshots.rootfs(record.id)
-        settings = exec_settings(record, config, rootfs=rootfs, console_size=size)
+        told = links.variables(record, others)
+        settings = exec_settings(record, config, rootfs=rootfs, console_size=size, more_env=told)
         process_path = bundle / "process.json"
         process_path.write_bytes(build_process(settings).config)
         launch = ExecLaunch(

@@ -73,9 +73,16 @@ def container_settings(
 
 
 def exec_settings(
-    record: Record, wanted: ExecConfig, *, rootfs: Path, console_size: tuple[int, int] | None
+    record: Record,
+    wanted: ExecConfig,
+    *,
+    rootfs: Path,
+    console_size: tuple[int, int] | None,
+    more_env: Sequence[str] = (),
 ) -> ContainerSettings:
     """What the runtime is to make of a further process in a container: the container's own, but for what is *wanted*.
+
+    *more_env* gives way to the container's environment.
 
     Raises InvalidArgument.
     """
@@ -85,7 +92,7 @@ def exec_settings(
     return ContainerSettings(
         rootfs=rootfs,
         args=wanted.cmd or [],
-        env=[*(config.env or []), *(wanted.env or [])],
+        env=[*more_env, *(config.env or []), *(wanted.env or [])],
         cwd=wanted.working_dir or config.working_dir or "/",
         user=wanted.user or config.user,
         additional_groups=host.group_add or [],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -69,11 +70,13 @@ def inspect(record: Record, engine: Engine, sizes: tuple[int, int] | None = None
     return result
 
 
-def summary(record: Record, sizes: tuple[int, int] | None = None) -> dict[str, Any]:
-    """An entry of ``GET /containers/json``."""
+def summary(
+    record: Record, sizes: tuple[int, int] | None = None, names_in_others: Sequence[str] = ()
+) -> dict[str, Any]:
+    """An entry of ``GET /containers/json``; *names_in_others* are those that links to the container give it."""
     result: dict[str, Any] = {
         "Id": record.id,
-        "Names": [f"/{record.name}"],
+        "Names": [f"/{record.name}", *names_in_others],
         "Image": record.image_name,
         "ImageID": record.image_id,
         "Command": " ".join([record.path, *(_quoted(a) for a in record.args)]),

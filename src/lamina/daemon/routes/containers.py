@@ -21,7 +21,7 @@ from lamina.container.errors import (
     ContainerNotRunning,
     LogsNotKept,
 )
-from lamina.container.links import without_link
+from lamina.container.links import names_by_links, without_link
 from lamina.container.listing import ContainerQuery, select_containers
 from lamina.container.log_lines import LogLine
 from lamina.container.log_options import details_of
@@ -100,7 +100,8 @@ class _Containers:
         )
         chosen = select_containers(self._engine.containers, self._engine.images, query)
         with_sizes = request.flag("size")
-        shown = [render.summary(r, await self._sizes(r) if with_sizes else None) for r in chosen]
+        names = names_by_links(self._engine.containers)
+        shown = [render.summary(r, await self._sizes(r) if with_sizes else None, names.get(r.id, ())) for r in chosen]
         return json_response([s | {"Image": self._image_name(r)} for s, r in zip(shown, chosen, strict=True)])
 
     async def create(self, request: Request) -> Response:
