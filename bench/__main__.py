@@ -59,7 +59,11 @@ def _measure(row: Row, started: list[engines.Engine], corpus: Corpus, directory:
     warm_ups = _WARM_UPS if row.runs > _FEW else 0  # long work needs no warming up
     for number in range(row.runs + warm_ups):
         for engine in started:
-            value = row.measure(engine, corpus)
+            try:
+                value = row.measure(engine, corpus)
+            except subprocess.CalledProcessError as error:  # one engine that fails at one row is no reason to lose all others
+                print(f"{row.name}: {engine.name}: {error}: {error.stderr}", flush=True)
+                value = None
             if value is not None and number >= warm_ups:
                 figures.runs.setdefault(engine.name, []).append(value)
         if row.floor is not None and number >= warm_ups:

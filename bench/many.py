@@ -80,8 +80,8 @@ def list_many(engine: Engine, corpus: Corpus) -> float:
 
 def tail_of_much(engine: Engine, corpus: Corpus) -> float:
     """``logs --tail 10`` of a log of 1 GB."""
-    # podman has no limit unless it is asked for one, and takes no -1
-    options = ["--log-driver", "k8s-file"] if engine.name == "podman" else ["--log-opt", "max-size=-1"]
+    # the peers have no limit unless they are asked for one, and take no -1
+    options = {"lamina": ["--log-opt", "max-size=-1"], "podman": ["--log-driver", "k8s-file"]}.get(engine.name, [])
     script = f"yes 0123456789012345678901234567890123456789012345678901234567890123456789 | head -c {_LOG_BYTES}"
     engine.run("run", "-d", "--name", "talker", *options, "busybox", "sh", "-c", script)
     engine.run("wait", "talker")

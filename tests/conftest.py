@@ -54,6 +54,7 @@ class Daemon:
     token: str = field(default_factory=lambda: secrets.token_hex(3))
     process: subprocess.Popen[bytes] | None = None
     command_timeout_s: float = COMMAND_TIMEOUT_S
+    network_ids: Sequence[str] = ()
 
     @property
     def root(self) -> Path:
@@ -168,6 +169,7 @@ class Daemon:
             ids = self.docker("ps", "-aq").out.split()
             if ids:
                 self.docker("rm", "-fv", *ids)
+            self.network_ids = self.docker("network", "ls", "-q", "--filter", "type=custom").out.split()
             self.stop()
         self.last_log = self.log
         mount.unmount_all(str(self.base))
@@ -178,7 +180,8 @@ def leftovers(daemon: Daemon) -> list[str]:
     """What a daemon that was discarded left on the host."""
     found = [f"mount {point}" for point in mount.mountpoints(str(daemon.base))]
     links = subprocess.run(["ip", "-o", "link"], capture_output=True, text=True, check=True).stdout
-    found += [f"interface {line}" for line in links.splitlines() if daemon.bridge in line]
+    own = [daemon.bridge, *(f"{prefix}-{network_id}" for network_id in daemon.network_ids for prefix in ("br", "dm"))]
+    found += [f"interface {line}" for line in links.splitlines() if any(name in line for name in own)]
     tables = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=False).stdout
     found += [f"table {line}" for line in tables.splitlines() if daemon.table in line]
     found += [f"control group {d}" for d in Hierarchies.of_host().directories(daemon.cgroup) if d.exists()]

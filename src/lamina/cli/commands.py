@@ -71,9 +71,13 @@ GROUP_COMMANDS = {
     "container prune": Command("pruning", "Remove all stopped containers"),
     "image inspect": Command("inspect", "Display detailed information on one or more images"),
     "image prune": Command("pruning", "Remove unused images"),
+    "network connect": Command("networks", "Connect a container to a network"),
+    "network create": Command("networks", "Create a network"),
+    "network disconnect": Command("networks", "Disconnect a container from a network"),
     "network inspect": Command("inspect", "Display detailed information on one or more networks"),
     "network ls": Command("networks", "List networks"),
     "network prune": Command("pruning", "Remove all unused networks"),
+    "network rm": Command("networks", "Remove one or more networks"),
     "system df": Command("system", "Show disk usage"),
     "system prune": Command("pruning", "Remove unused data"),
     "volume create": Command("volumes", "Create a volume"),
@@ -101,7 +105,12 @@ GROUPS = {
         | {"ls": "images", "list": "images", "rm": "rmi", "remove": "rmi"}
         | {"inspect": "image inspect", "prune": "image prune"},
     ),
-    "network": Group("Manage networks", {"inspect": "network inspect", "ls": "network ls", "list": "network ls", "prune": "network prune"}),
+    "network": Group(
+        "Manage networks",
+        {"connect": "network connect", "create": "network create", "disconnect": "network disconnect"}
+        | {"inspect": "network inspect", "ls": "network ls", "list": "network ls", "prune": "network prune"}
+        | {"rm": "network rm", "remove": "network rm"},
+    ),
     "system": Group("Manage lamina", {"df": "system df", "events": "events", "info": "info", "prune": "system prune"}),
     "volume": Group(
         "Manage volumes",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -42,6 +42,8 @@ from lamina.image.store import Image, ImageStore
 from lamina.linux.cgroups import Hierarchies
 from lamina.linux.tasks import to_the_end
 from lamina.linux.user_namespace import IdMap
+from lamina.network.errors import NetworkNotFound
+from lamina.network.store import NetworkStore
 from lamina.oci.config import Healthcheck, RunConfig
 from lamina.runtime import defaults
 from lamina.runtime.runtimes import Runtimes
@@ -74,6 +76,7 @@ class Creation:
         volumes: VolumeStore,
         hierarchies: Hierarchies,
         runtimes: Runtimes,
+        networks: NetworkStore,
         idmap: IdMap | None = None,
     ) -> None:
         """*idmap* tells whom the users of new containers are on the host, unless these ask for the host's user namespace."""
@@ -83,6 +86,7 @@ class Creation:
         self._volumes = volumes
         self._hierarchies = hierarchies
         self._runtimes = runtimes
+        self._networks = networks
         self._idmap = idmap
 
     async def create(self, request: CreateRequest) -> tuple[Record, list[str]]:
@@ -110,7 +114,8 @@ class Creation:
                 self._snapshots.create(container_id, remapped=idmap is not None)
                 await self._fill_volumes(plan, container_id, request.image)
                 plan.make_sources()
-                record = _record(container_id, name, request, config, host, plan, idmap)
+                networks = _networks(config, host, request.networking, self._network_named)
+                record = _record(container_id, name, request, config, host, plan, networks, idmap)
                 await self._store.put(record)
         except BaseException:
             self._store.release_name(name)
@@ -149,6 +154,13 @@ class Creation:
                     modes[field] = f"container:{self._store.find(donor).id}"
         return msgspec.structs.replace(host, **modes)
 
+    def _network_named(self, name: str) -> str:
+        """A network's name; one that does not exist is looked for again at the start, as docker does."""
+        try:
+            return self._networks.find(name).name
+        except NetworkNotFound:
+            return name
+
     def _reserve_name(self, wanted: str | None, container_id: str) -> str:
         if wanted:
             return self._store.reserve_name(wanted, container_id)
@@ -174,6 +186,7 @@ def _record(
     config: ContainerConfig,
     host: HostConfig,
     plan: MountPlan,
+    networks: dict[str, EndpointRequest | None],
     idmap: IdMap | None,
 ) -> Record:
     path, *args = command_of(config)
@@ -190,7 +203,7 @@ def _record(
         config=config,
         host_config=host,
         mounts=plan.points,
-        networks=_networks(config, host, request.networking),
+        networks=networks,
         diff_ids=[str(d) for d in request.image.config.diff_ids],
         anonymous_volumes=plan.anonymous,
         image_mounts=plan.images,
@@ -297,13 +310,18 @@ def merge_env(base: Sequence[str], over: Sequence[str]) -> list[str]:
 
 
 def _networks(
-    config: ContainerConfig, host: HostConfig, networking: NetworkingConfig
+    config: ContainerConfig, host: HostConfig, networking: NetworkingConfig, find: Callable[[str], str]
 ) -> dict[str, EndpointRequest | None]:
+    """The networks that a container is to be in, that of its mode first; *find* gives a network's name by what a client calls it."""
     if config.network_disabled:
         return {}
-    given = networking.endpoints_config or {}
     name = host.network_mode
-    return {} if name.startswith("container:") else {name: given.get(name) or given.get("default")}
+    if name.startswith("container:"):
+        return {}
+    given = dict(networking.endpoints_config or {})
+    first = given.pop(name, None) or given.pop("default", None)
+    named = {find(other): request for other, request in given.items()}
+    return {find(name): first or named.get(find(name)), **{n: r for n, r in named.items() if n != find(name)}}
 
 
 def _words(value: list[str] | str | None) -> list[str]:

@@ -10,16 +10,27 @@ import os
 from collections.abc import Container, Sequence
 from pathlib import Path
 
-from lamina.container.record import NetworkEndpoint, Record
+from lamina.container.record import Joined, Record
 from lamina.linux import paths
 from lamina.network import names
+from lamina.resolver.messages import ADDRESS
 from lamina.runtime.settings import Mount
 
 _NAMES = ("hostname", "hosts", "resolv.conf")
 
 
-def write(directory: Path, record: Record, endpoint: NetworkEndpoint | None, more_hosts: Sequence[str] = ()) -> None:
-    """Write a container's own; *endpoint* is its place in the network that it joins, *more_hosts* are lines for /etc/hosts.
+def write(
+    directory: Path,
+    record: Record,
+    joined: Joined | None,
+    more_hosts: Sequence[str] = (),
+    *,
+    gateway: str,
+    is_resolved: bool,
+) -> None:
+    """Write a container's own; *joined* tells where it is, *more_hosts* are lines for /etc/hosts.
+
+    *gateway* is the host's address for containers; with *is_resolved* the resolver is asked for names.
 
     The files keep their identity, so that a container that has them mounted sees what is new.
     """
@@ -28,19 +39,20 @@ def write(directory: Path, record: Record, endpoint: NetworkEndpoint | None, mor
     texts = {
         "hostname": f"{config.hostname}\n",
         "hosts": names.hosts(
-            ip=endpoint.ip if endpoint else "",
+            addresses=[a for e in (joined.endpoints.values() if joined else ()) for a in (e.ip, e.ip6) if a],
             hostname=config.hostname,
             domainname=config.domainname,
             extra=host.extra_hosts or [],
-            gateway=endpoint.gateway if endpoint and endpoint.gateway else "127.0.0.1",
+            gateway=gateway or "127.0.0.1",
             own_network=own_network,
             lines=more_hosts,
         ),
         "resolv.conf": names.resolv_conf(
-            servers=host.dns or [],
+            servers=[ADDRESS] if is_resolved else host.dns or [],
             search=host.dns_search or [],
             options=host.dns_options or [],
             own_network=own_network,
+            ndots="0" if is_resolved else None,
         ),
     }
     for name, text in texts.items():

@@ -160,7 +160,7 @@ class Lifecycle:
                 await self._processes.start(record)
                 await self._store.put(running, lasting=False)
             except BaseException:
-                await to_the_end(self._processes.clean_up(record, started.endpoint))
+                await to_the_end(self._processes.clean_up(record, started.joined))
                 raise
         except BaseException as error:
             await to_the_end(self._record_start_failure(record, error))
@@ -347,11 +347,12 @@ class Lifecycle:
         """
         for record in self._store:
             if record.state.has_process:
+                await self._processes.adopt(record)
                 self._watch(await self._as_the_kernel_has_it(record))
                 continue
             if self._processes.bundle(record.id).exists():
                 # its start was never acknowledged, or its end was recorded but not cleaned up
-                await self._processes.clean_up(record, record.endpoint)
+                await self._processes.clean_up(record, record.joined)
             if record.host_config.auto_remove:
                 await self._remove_ended(record)
 
@@ -409,7 +410,7 @@ class Lifecycle:
                 await self._record_end(self._store.get(running.id), status)
         except ContainerNotFound:
             # removed by force before its end was known; what the process had is still there
-            await self._processes.clean_up(running, running.endpoint, has_ended=True)
+            await self._processes.clean_up(running, running.joined, has_ended=True)
 
     async def _record_end(self, record: Record, status: ExitStatus) -> None:
         """With the lock held. Whatever fails, those who wait are told, and what the process had is cleaned up."""
@@ -432,7 +433,7 @@ class Lifecycle:
                 await self._remove_ended(ended, volumes=volumes)
         finally:
             try:
-                await self._processes.clean_up(ended, record.endpoint, has_ended=True)
+                await self._processes.clean_up(ended, record.joined, has_ended=True)
             finally:
                 if comes_back:
                     self._restarts.schedule(record.id, seconds_run(ended))

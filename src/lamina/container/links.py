@@ -29,7 +29,8 @@ class Linked:
     @property
     def ip(self) -> str:
         """Its address on the default bridge; empty if it has none."""
-        return self.record.endpoint.ip if self.record.endpoint is not None else ""
+        endpoint = self.record.endpoint("bridge")
+        return endpoint.ip if endpoint is not None else ""
 
     @property
     def hosts_line(self) -> str:

@@ -60,8 +60,8 @@ def _test(name: str, values: Sequence[str], containers: ContainerStore, images: 
         return lambda r: any(pattern.search(text) for pattern in patterns for text in (f"/{r.name}", r.name))
     if name in ("expose", "publish"):
         wanted = [_ports(name, value) for value in values]
-        # no container of lamina has a published port yet
-        return lambda r: name == "expose" and any(_exposes(r, ports, protocol) for ports, protocol in wanted)
+        has_port = _exposes if name == "expose" else _publishes
+        return lambda r: any(has_port(r, ports, protocol) for ports, protocol in wanted)
     for value in values:
         if name in _VALUES and value not in _VALUES[name]:
             raise InvalidArgument(_UNKNOWN[name].format(value))
@@ -89,7 +89,8 @@ def _one_matches(name: str, value: str, record: Record) -> bool:
     if name == "volume":
         return any(value in (m.name, m.destination, m.source) for m in record.mounts)
     if name == "network":
-        return value in record.networks or (record.endpoint is not None and record.endpoint.network_id == value)
+        endpoints = record.joined.endpoints.values() if record.joined is not None else ()
+        return value in record.networks or any(e.network_id.startswith(value) for e in endpoints)
     if name == "health":
         return value == (record.state.health or "none")
     # isolation is Windows', and no container of lamina is a task
@@ -125,6 +126,12 @@ def _exposes(record: Record, ports: range, protocol: str) -> bool:
         if number.isdigit() and int(number) in ports and (own or "tcp") == protocol:
             return True
     return False
+
+
+def _publishes(record: Record, ports: range, protocol: str) -> bool:
+    """By the container's port, as docker does."""
+    places = record.joined.ports if record.joined is not None else ()
+    return any(place.container_port in ports and place.protocol == protocol for place in places)
 
 
 def _ancestor(values: Sequence[str], images: ImageStore) -> Callable[[Record], bool]:

@@ -7,11 +7,12 @@ is all of that backwards. Nothing here decides *when*; that is ``lifecycle``.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
-import secrets
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -22,7 +23,8 @@ from lamina.container.errors import CannotUpdate, ContainerNotRunning
 from lamina.container.log_options import tag_of
 from lamina.container.mount_requests import mount_requests
 from lamina.container.mounts import runtime_mounts
-from lamina.container.record import NEVER, NetworkEndpoint, Record
+from lamina.container.networking import Networking
+from lamina.container.record import NEVER, Joined, Record
 from lamina.container.settings import (
     DonorOf,
     container_settings,
@@ -34,7 +36,8 @@ from lamina.container.streams import Console
 from lamina.linux import mount, processes
 from lamina.linux.deletion import remove_tree
 from lamina.linux.tasks import to_the_end
-from lamina.network import Endpoint, NetworkService
+from lamina.network.errors import PortAllocated
+from lamina.network.port_proxies import PortProxies
 from lamina.oci.digest import DiffID, Digest
 from lamina.runtime.monitor import ConmonAttachment, ExecLaunch, ExitStatus, Launch, Monitor
 from lamina.runtime.runtimes import Runtimes
@@ -42,14 +45,16 @@ from lamina.runtime.settings import Mount, Resources
 from lamina.runtime.spec import build_process, build_spec
 from lamina.snapshot import LowerDriver, Snapshots
 
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Started:
-    """A process that was created: its pid in the host's namespace with its start time, and its place in the network."""
+    """A process that was created: its pid in the host's namespace with its start time, and where in the networks it is."""
 
     pid: int
     started_ticks: int
-    endpoint: NetworkEndpoint | None
+    joined: Joined | None
 
 
 class ContainerProcesses:
@@ -62,7 +67,8 @@ class ContainerProcesses:
         *,
         snapshots: Snapshots,
         lowers: LowerDriver,
-        networks: NetworkService,
+        networking: Networking,
+        proxies: PortProxies,
         runtimes: Runtimes,
         init_path: str | None,
         cgroup_parent: str,
@@ -71,7 +77,8 @@ class ContainerProcesses:
         self._run_root = run_root
         self._snapshots = snapshots
         self._lowers = lowers
-        self._networks = networks
+        self._networking = networking
+        self._proxies = proxies
         self._runtimes = runtimes
         self._init_path = init_path
         self._cgroup_parent = cgroup_parent
@@ -117,7 +124,7 @@ class ContainerProcesses:
         mounting = asyncio.ensure_future(self._snapshots.mount(record.id, diff_ids))
         try:
             await asyncio.wait((joining, mounting))
-            endpoint, rootfs = joining.result(), mounting.result()
+            where, rootfs = joining.result(), mounting.result()
             if record.state.started_at == NEVER:
                 init_layer.mark(rootfs)
             donor = donor_in(record.host_config.network_mode)
@@ -127,32 +134,51 @@ class ContainerProcesses:
                 target: await self._lowers.lower([DiffID(Digest(d)) for d in image.diff_ids])
                 for target, image in record.image_mounts.items()
             }
-            self._ready_files(record, endpoint, joined, [other.hosts_line for other in others])
+            self._ready_files(record, where, joined, [other.hosts_line for other in others])
             settings = container_settings(
                 _known_as(record, joined),
                 more_env=links.variables(record, others),
                 rootfs=rootfs,
                 mounts=self._mounts(record, rootfs, donor_of, images),
-                network=_network_namespace(endpoint, joined),
+                network=_network_namespace(where, joined),
                 donor_of=donor_of,
                 init_path=self._init_path,
                 cgroup_parent=self._cgroup_parent,
             )
             (bundle / "config.json").write_bytes(build_spec(record.id, settings).config)
             pid = await self._runtimes.monitor_of(record.host_config.runtime).create(self._launch(record))
+            if where is not None:
+                await self._hold_ports(record, where, pid)
         except BaseException:
             await to_the_end(self._undo(record, joining, mounting))
             raise
-        return Started(pid, processes.start_time(pid) or 0, endpoint)
+        return Started(pid, processes.start_time(pid) or 0, where)
+
+    async def _hold_ports(self, record: Record, joined: Joined, pid: int) -> None:
+        """Hand a container's published ports to the process that holds them, whether the daemon runs or not."""
+        holding = self._networking.holding(record.id)
+        if holding is not None:
+            target_of = partial(self._networking.target_of, record, joined)
+            await self._proxies.start(self.bundle(record.id), pid, holding, target_of)
+
+    async def adopt(self, record: Record) -> None:
+        """See to it that the ports of a container that runs are held, if their holder has ended."""
+        if record.joined is not None and record.joined.ports and self._proxies.pid_of(self.bundle(record.id)) is None:
+            try:
+                holding = self._networking.hold_again(record)
+            except PortAllocated as error:
+                _log.warning("%s: %s", record.id, error)
+                return
+            target_of = partial(self._networking.target_of, record, record.joined)
+            await self._proxies.start(self.bundle(record.id), record.state.pid, holding, target_of)
 
     async def _undo(
-        self, record: Record, joining: asyncio.Future[NetworkEndpoint | None], mounting: asyncio.Future[Path]
+        self, record: Record, joining: asyncio.Future[Joined | None], mounting: asyncio.Future[Path]
     ) -> None:
         """Give back what was got, also by the one of the two whose sibling failed."""
         await asyncio.wait((joining, mounting))
         mounting.exception()
-        endpoint = joining.result() if joining.exception() is None else None
-        await self.clean_up(record, endpoint)
+        await self.clean_up(record, joining.result() if joining.exception() is None else None)
 
     async def start(self, record: Record) -> None:
         """Let a created process run. Raises ContainerStartError's kinds."""
@@ -296,15 +322,17 @@ class ContainerProcesses:
         """Whether a container's processes are stopped."""
         return await self._runtimes.of(record.host_config.runtime).is_frozen(self.group(record))
 
-    async def clean_up(self, record: Record, endpoint: NetworkEndpoint | None, *, has_ended: bool = False) -> None:
+    async def clean_up(self, record: Record, joined: Joined | None, *, has_ended: bool = False) -> None:
         """Remove all that a process of the container had; what is gone already is no error. Quicker if it is known to have ended."""
         bundle = self.bundle(record.id)
         runtime = self._runtimes.of(record.host_config.runtime)
         delete = runtime.delete_ended if has_ended else runtime.delete
         await delete(bundle, record.id, self.group(record))
         await self._snapshots.unmount(record.id)
-        if endpoint is not None and endpoint.sandbox:
-            await self._networks.release(_to_network(endpoint))
+        if joined is not None:
+            if joined.ports:
+                await self._proxies.end(bundle)
+            await self._networking.leave(record, joined)
         await asyncio.to_thread(_remove_bundle, bundle)
 
     async def forget(self, container_id: str) -> None:
@@ -330,47 +358,36 @@ class ContainerProcesses:
             journal=(record.name, tag_of(record)) if record.host_config.log_config.type == "journald" else None,
         )
 
-    async def _join(self, record: Record) -> NetworkEndpoint | None:
-        mode = record.host_config.network_mode
-        if mode.startswith("container:"):
-            return None
-        if record.config.network_disabled:
-            mode = "none"
-        if mode == "host":
-            return NetworkEndpoint(network=mode, network_id=self._networks.ids[mode], endpoint_id=secrets.token_hex(32))
-        request = record.networks.get(mode)
-        wanted_ip = request.ipam_config.ipv4_address if request and request.ipam_config else None
-        mac = (request.mac_address if request else None) or record.config.mac_address
-        endpoint = await self._networks.acquire(mode, ip=wanted_ip or None, mac=mac or None)
-        return NetworkEndpoint(
-            network=mode,
-            network_id=self._networks.ids[mode],
-            endpoint_id=endpoint.id,
-            ip=endpoint.ip,
-            prefix_len=endpoint.prefix_len,
-            gateway=endpoint.gateway,
-            mac=endpoint.mac,
-            interface=endpoint.interface,
-            sandbox=endpoint.sandbox,
-        )
+    async def _join(self, record: Record) -> Joined | None:
+        """Where a container of its own network is; one that joins another's is where that is."""
+        return None if donor_in(record.host_config.network_mode) is not None else await self._networking.join(record)
 
     def write_names(self, record: Record, donor_of: DonorOf) -> None:
-        """Write the names that a running container knows again, as others' addresses have changed. Raises OSError, LinkedNotRunning."""
+        """Write the names that a running container knows again, as addresses have changed. Raises OSError, LinkedNotRunning."""
         lines = [other.hosts_line for other in links.linked(record, donor_of) if other.ip]
-        identity_files.write(self.directory(record.id), record, record.endpoint, lines)
+        self._write_own_files(record, record.joined, lines)
+
+    def _write_own_files(self, record: Record, joined: Joined | None, more_hosts: Sequence[str]) -> None:
+        identity_files.write(
+            self.directory(record.id),
+            record,
+            joined,
+            more_hosts,
+            gateway=self._networking.host_gateway,
+            is_resolved=self._networking.is_resolved(joined),
+        )
 
     def _keeps_read_only_below(self, record: Record) -> bool:
         """Whether kernel and runtime can make all mounts of a tree read-only."""
         return self._recursive_read_only and self._runtimes.of(record.host_config.runtime).knows_recursive_attributes
 
     def _ready_files(
-        self, record: Record, endpoint: NetworkEndpoint | None, joined: Record | None, more_hosts: Sequence[str]
+        self, record: Record, joined: Joined | None, donor: Record | None, more_hosts: Sequence[str]
     ) -> None:
-        directory = self.directory(record.id)
-        if joined is None:
-            identity_files.write(directory, record, endpoint, more_hosts)
+        if donor is None:
+            self._write_own_files(record, joined, more_hosts)
         else:
-            identity_files.share(directory, self.directory(joined.id))
+            identity_files.share(self.directory(record.id), self.directory(donor.id))
 
     def _mounts(
         self, record: Record, rootfs: Path, donor_of: DonorOf, images: Mapping[str, Sequence[int]]
@@ -409,28 +426,7 @@ def _known_as(record: Record, joined: Record | None) -> Record:
     return msgspec.structs.replace(record, config=config)
 
 
-def _network_namespace(endpoint: NetworkEndpoint | None, joined: Record | None) -> str:
+def _network_namespace(where: Joined | None, joined: Record | None) -> str:
     if joined is not None:
         return namespace_of(joined, "net")
-    return endpoint.sandbox if endpoint is not None and endpoint.sandbox else "host"
-
-
-def _to_network(endpoint: NetworkEndpoint) -> Endpoint:
-    return Endpoint(
-        endpoint.endpoint_id,
-        endpoint.sandbox,
-        endpoint.interface,
-        endpoint.ip,
-        endpoint.prefix_len,
-        endpoint.gateway,
-        endpoint.mac,
-    )
-
-
-def live_endpoints(records: Sequence[Record]) -> list[Endpoint]:
-    """The endpoints that running containers hold."""
-    return [
-        _to_network(r.endpoint)
-        for r in records
-        if r.state.has_process and r.endpoint is not None and r.endpoint.sandbox
-    ]
+    return where.sandbox if where is not None and where.sandbox else "host"

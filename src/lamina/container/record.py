@@ -11,6 +11,7 @@ import msgspec
 
 from lamina.container.config import ContainerConfig, EndpointRequest, HostConfig, docker_name
 from lamina.linux.user_namespace import IdMap
+from lamina.network.ports import PortBinding
 
 Status = Literal["created", "running", "paused", "restarting", "removing", "exited", "dead"]
 HealthStatus = Literal["starting", "healthy", "unhealthy"]
@@ -68,7 +69,10 @@ class ImageMount(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NetworkEndpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """A running container's place in a network; the addresses are empty for networks without any."""
+    """A running container's place in a network; the addresses are empty for networks without any.
+
+    ``interface`` is the end on the host, ``name`` that in the container.
+    """
 
     network: str
     network_id: str = ""
@@ -76,9 +80,45 @@ class NetworkEndpoint(msgspec.Struct, frozen=True, kw_only=True):
     ip: str = ""
     prefix_len: int = 0
     gateway: str = ""
+    ip6: str = ""
+    prefix_len6: int = 0
+    gateway6: str = ""
     mac: str = ""
     interface: str = ""
+    name: str = ""
+    driver: str = "bridge"
+
+
+class PublishedPlace(msgspec.Struct, frozen=True, kw_only=True):
+    """A port of a container, and the address and port of the host's that lead to it."""
+
+    protocol: str
+    container_port: int
+    host_ip: str
+    host_port: int
+
+    @classmethod
+    def of(cls, binding: PortBinding) -> PublishedPlace:
+        """As it is stored."""
+        return cls(
+            protocol=binding.protocol,
+            container_port=binding.container_port,
+            host_ip=binding.host_ip,
+            host_port=binding.host_port,
+        )
+
+    @property
+    def binding(self) -> PortBinding:
+        """As the network's."""
+        return PortBinding(self.protocol, self.container_port, self.host_ip, self.host_port)
+
+
+class Joined(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a running container is: its network namespace's path, empty for the host's, its endpoints by network, its ports."""
+
     sandbox: str = ""
+    endpoints: dict[str, NetworkEndpoint] = {}
+    ports: list[PublishedPlace] = []
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,7 +138,10 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     networks: dict[str, EndpointRequest | None]
     diff_ids: list[str]
     state: State = State()
-    endpoint: NetworkEndpoint | None = None
+    joined: Joined | None = None
+    """Where it is while it runs; None also for one that shares another container's network."""
+    addresses: dict[str, list[str]] = {}
+    """Its last addresses by network, to have them again."""
     restart_count: int = 0
     anonymous_volumes: list[str] = []
     idmap: IdMap | None = None
@@ -110,6 +153,10 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     def short_id(self) -> str:
         """The first twelve digits."""
         return self.id[:12]
+
+    def endpoint(self, network: str) -> NetworkEndpoint | None:
+        """Its place in a network, while it runs."""
+        return self.joined.endpoints.get(network) if self.joined is not None else None
 
     def with_state(self, **changes: Any) -> Record:
         """A record whose state differs in *changes*."""

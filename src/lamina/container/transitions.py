@@ -8,7 +8,7 @@ import msgspec
 
 from lamina.container.health import checks_health
 from lamina.container.processes import Started
-from lamina.container.record import NEVER, Record
+from lamina.container.record import NEVER, Joined, Record
 from lamina.container.times import parse_rfc3339, rfc3339
 from lamina.runtime.monitor import ExitStatus
 
@@ -27,7 +27,15 @@ def as_running(record: Record, started: Started) -> Record:
         stopped_by_user=False,
         health="starting" if checks_health(record.config) else None,
     )
-    return msgspec.structs.replace(running, endpoint=started.endpoint)
+    return as_joined(running, started.joined)
+
+
+def as_joined(record: Record, joined: Joined | None) -> Record:
+    """The record of a running container that is where *joined* tells."""
+    endpoints = joined.endpoints if joined is not None else {}
+    now = {name: [address for address in (e.ip, e.ip6) if address] for name, e in endpoints.items()}
+    kept = {name: addresses for name, addresses in record.addresses.items() if name in record.networks}
+    return msgspec.structs.replace(record, joined=joined, addresses={**kept, **now})
 
 
 def as_ended(record: Record, status: ExitStatus) -> Record:
@@ -42,7 +50,7 @@ def as_ended(record: Record, status: ExitStatus) -> Record:
         finished_at=rfc3339(max(status.finished_ns or time.time_ns(), began)),
         health="unhealthy" if record.state.health else None,
     )
-    return msgspec.structs.replace(ended, endpoint=None)
+    return msgspec.structs.replace(ended, joined=None)
 
 
 def as_frozen(record: Record) -> Record:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Mapping
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address
 from typing import Any
 
 from lamina.container.config import ContainerConfig, EndpointRequest, HostConfig, IPAMConfig, NetworkingConfig
@@ -19,6 +19,7 @@ from lamina.container.store import ContainerStore
 from lamina.errors import InvalidArgument
 from lamina.linux.signals import signal_number
 from lamina.network.names import check_extra_host
+from lamina.network.ports import read_ports, read_requests
 from lamina.network.service import check_addresses
 from lamina.oci.config import Healthcheck
 from lamina.runtime.capabilities import effective_set
@@ -30,6 +31,11 @@ from lamina.runtime.settings import Ulimit
 _LONGEST_STRING = 128 << 10
 """The kernel's limit for one argument or variable with its end (MAX_ARG_STRLEN, execve(2))."""
 _RESTART_POLICIES = ("", "no", "always", "unless-stopped", "on-failure")
+_ONE_NETWORK = {
+    "host": "conflicting options: cannot attach both user-defined and non-user-defined network-modes",
+    "none": "conflicting options: cannot attach both user-defined and non-user-defined network-modes",
+    "container": "conflicting options: a container that shares another's network can be in no other",
+}
 _MILLISECOND_NS = 1_000_000
 
 
@@ -50,20 +56,9 @@ def check_config(config: ContainerConfig, host: HostConfig) -> None:
     if donor_in(host.network_mode) is not None:
         _check_joined_network(config, host)
     for text in config.exposed_ports or {}:
-        _check_port(text)
+        read_ports(text)
     if config.healthcheck is not None:
         _check_health(config.healthcheck)
-
-
-def _check_port(text: str) -> None:
-    """``80``, ``80/udp`` or ``8000-8010/tcp``."""
-    numbers, _, protocol = text.partition("/")
-    ends = numbers.split("-")
-    are_numbers = len(ends) < 3 and all(e.isascii() and e.isdigit() and 0 < int(e) < 1 << 16 for e in ends)
-    if not are_numbers or int(ends[0]) > int(ends[-1]):
-        raise InvalidArgument(f"invalid port specification: {text!r}")
-    if protocol.lower() not in ("", "tcp", "udp", "sctp"):
-        raise InvalidArgument(f"invalid proto: {protocol}")
 
 
 def _check_joined_network(config: ContainerConfig, host: HostConfig) -> None:
@@ -114,7 +109,7 @@ def check_host(config: ContainerConfig, host: HostConfig, *, runtimes: Collectio
         _check_name_server(server)
     _check_device_requests(host)
     _check_storage(host)
-    _refuse_unsupported(config, host)
+    _refuse_unsupported(host)
 
 
 def check_networking(config: ContainerConfig, host: HostConfig, networking: NetworkingConfig) -> None:
@@ -122,14 +117,20 @@ def check_networking(config: ContainerConfig, host: HostConfig, networking: Netw
     mode = host.network_mode
     if mode == "container:":
         raise InvalidArgument("Invalid network mode: invalid container format container:<name|id>")
-    if mode not in ("bridge", "host", "none") and not mode.startswith("container:"):
-        raise UnsupportedOption(f"network {mode!r}", "lamina has the networks bridge, host and none so far")
     endpoints = networking.endpoints_config or {}
-    if any(e is not None and e.ipam_config is not None and e.ipam_config.ipv4_address for e in endpoints.values()):
-        raise InvalidArgument("user specified IP address is supported on user defined networks only")
-    extra = set(endpoints) - {mode, "default"}
-    if extra:
-        raise UnsupportedOption(f"network {min(extra)!r}", "a container can be in one network so far")
+    others = set(endpoints) - {mode, "default"}
+    if others and (mode in ("host", "none") or mode.startswith("container:")):
+        raise InvalidArgument(_ONE_NETWORK[mode.partition(":")[0]])
+    built_in = mode if mode in ("bridge", "host", "none") else ""
+    own = endpoints.get(mode) or endpoints.get("default")
+    if built_in and own is not None:
+        if own.ipam_config is not None and (own.ipam_config.ipv4_address or own.ipam_config.ipv6_address):
+            raise InvalidArgument("user specified IP address is supported on user defined networks only")
+        if own.links:
+            raise InvalidArgument("links of an endpoint are only supported for user-defined networks")
+        if own.aliases:
+            raise InvalidArgument("network-scoped aliases are only supported for user-defined networks")
+    read_requests(config.exposed_ports or {}, host.port_bindings or {}, publish_all=host.publish_all_ports)
     check_addresses(None, config.mac_address or None)
     for endpoint in endpoints.values():
         if endpoint is not None:
@@ -258,23 +259,33 @@ def check_restart(host: HostConfig) -> None:
 
 def _check_endpoint(endpoint: EndpointRequest) -> None:
     ipam = endpoint.ipam_config or IPAMConfig()
-    if endpoint.aliases:
-        raise InvalidArgument("network-scoped aliases are only supported for user-defined networks")
     check_addresses(ipam.ipv4_address or None, endpoint.mac_address or None)
-    unsupported: Mapping[str, Any] = {
-        "--ip6": ipam.ipv6_address,
-        "--link-local-ip": ipam.link_local_ips,
-        "--link": endpoint.links,
-        "network driver options": endpoint.driver_opts,
-    }
-    _refuse(unsupported)
+    if ipam.ipv6_address:
+        try:
+            IPv6Address(ipam.ipv6_address)
+        except ValueError:
+            raise InvalidArgument(f"invalid IPv6 address: {ipam.ipv6_address}") from None
+    for text in ipam.link_local_ips or []:
+        _check_link_local(text)
+    for name in endpoint.driver_opts or {}:
+        if name != "com.docker.network.endpoint.sysctls":
+            raise UnsupportedOption(
+                f"network driver option {name!r}", "lamina knows com.docker.network.endpoint.sysctls"
+            )
 
 
-def _refuse_unsupported(config: ContainerConfig, host: HostConfig) -> None:
+def _check_link_local(text: str) -> None:
+    try:
+        is_one = ip_address(text).is_link_local
+    except ValueError:
+        is_one = False
+    if not is_one:
+        raise InvalidArgument(f"invalid link-local IP address: {text}")
+
+
+def _refuse_unsupported(host: HostConfig) -> None:
     _refuse(
         {
-            "--publish": host.port_bindings,
-            "--publish-all": host.publish_all_ports and config.exposed_ports,
             "--userns": host.userns_mode not in ("", "host"),
             "--volume-driver": host.volume_driver not in ("", "local"),
             "--isolation": host.isolation not in ("", "default"),

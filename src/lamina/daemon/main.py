@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from ipaddress import ip_address
 from pathlib import Path
 
 from lamina.api import versions
@@ -23,6 +24,7 @@ from lamina.engine import EngineOptions, open_engine
 from lamina.engine.info import lamina_version
 from lamina.errors import InvalidArgument, LaminaError
 from lamina.layer.ingest import Limits
+from lamina.network.subnets import SubnetPool
 
 _log = logging.getLogger(__name__)
 _SHUTDOWN_TIMEOUT_S = 5.0
@@ -100,12 +102,15 @@ def _named(text: str) -> tuple[str, str]:
 
 
 def _options(arguments: argparse.Namespace) -> EngineOptions:
+    defaults = EngineOptions()
     return EngineOptions(
         root=arguments.root,
         run_root=arguments.run_root,
         bridge=arguments.bridge,
         bip=arguments.bip,
         nft_table=arguments.nft_table,
+        address_pools=[SubnetPool.parse(text) for text in arguments.default_address_pool] or defaults.address_pools,
+        publish_default=_checked_address(arguments.publish_default),
         cgroup_parent=arguments.cgroup_parent,
         runtime=arguments.runtime,
         runtimes=dict(_named(text) for text in arguments.add_runtime),
@@ -113,6 +118,14 @@ def _options(arguments: argparse.Namespace) -> EngineOptions:
         userns_remap=arguments.userns_remap,
         layer_limits=Limits(tar_bytes=arguments.max_layer_size),
     )
+
+
+def _checked_address(text: str) -> str:
+    """Raises InvalidArgument."""
+    try:
+        return str(ip_address(text)) if text else ""
+    except ValueError:
+        raise InvalidArgument(f"invalid address for published ports: {text!r}") from None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -137,6 +150,20 @@ def _parser() -> argparse.ArgumentParser:
         parser.add_argument(name, type=Path, default=certificates / file, help=f"{what} (default %(default)s)")
     parser.add_argument("--bridge", help="name of the bridge interface (default lamina0, or the next that is free)")
     parser.add_argument("--bip", help="the bridge's address, such as 172.30.0.1/16 (default: a free subnet)")
+    parser.add_argument(
+        "--default-address-pool",
+        action="append",
+        default=[],
+        metavar="base=CIDR,size=N",
+        help="where networks that name no subnet get one, repeatable (default 172.17.0.0/12 as /16, then 192.168.0.0/16 as /20)",
+    )
+    parser.add_argument(
+        "--publish-default",
+        "--ip",
+        default=defaults.publish_default,
+        metavar="ADDRESS",
+        help="the host's address for published ports that name none (default: all)",
+    )
     parser.add_argument("--nft-table", help="name of the nftables table (default lamina, numbered as the bridge)")
     parser.add_argument(
         "--cgroup-parent", default=defaults.cgroup_parent, help="control group of containers (default %(default)s)"

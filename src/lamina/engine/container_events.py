@@ -8,8 +8,6 @@ from lamina.container.announcements import Listener
 from lamina.container.record import Record
 from lamina.engine.events import Event, EventLog
 
-_DRIVERS = {"none": "null"}
-
 
 def container_emitter(events: EventLog, gone: Callable[[Record], None]) -> Listener:
     """What ``Lifecycle`` tells the world with; *gone* hears of every container that is no more."""
@@ -27,12 +25,14 @@ def container_emitter(events: EventLog, gone: Callable[[Record], None]) -> Liste
     return emit
 
 
+def of_endpoint(action: str, container_id: str, network_id: str, name: str, driver: str) -> Event:
+    """A container's coming into a network (``connect``) or going from there (``disconnect``)."""
+    return Event("network", action, network_id, {"container": container_id, "name": name, "type": driver})
+
+
 def _of_network(action: str, record: Record) -> Iterator[Event]:
-    endpoint = record.endpoint
-    if endpoint is not None:
-        name = endpoint.network
-        attributes = {"container": record.id, "name": name, "type": _DRIVERS.get(name, name)}
-        yield Event("network", action, endpoint.network_id, attributes)
+    for endpoint in record.joined.endpoints.values() if record.joined is not None else ():
+        yield of_endpoint(action, record.id, endpoint.network_id, endpoint.network, endpoint.driver)
 
 
 def _of_volumes(action: str, record: Record) -> Iterator[Event]:

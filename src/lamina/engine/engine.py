@@ -19,6 +19,7 @@ from lamina.build.run.running import StepRunner
 from lamina.container import store as container_store
 from lamina.container.announcements import Announcements
 from lamina.container.commit import Commits
+from lamina.container.connections import Connections
 from lamina.container.creation import Creation
 from lamina.container.execs import Execs
 from lamina.container.file_copies import FileCopies
@@ -28,16 +29,18 @@ from lamina.container.lifecycle import Lifecycle
 from lamina.container.links import LinkedNames
 from lamina.container.locks import ContainerLocks
 from lamina.container.log_rotation import LogRotation
-from lamina.container.processes import ContainerProcesses, live_endpoints
+from lamina.container.networking import Networking, live_endpoints
+from lamina.container.processes import ContainerProcesses
 from lamina.container.record import Record
 from lamina.container.root_views import RootViews
 from lamina.container.stats import Stats
 from lamina.container.store import ContainerStore
 from lamina.container.syslog_forwarding import SyslogForwarding
 from lamina.content import ContentStore
-from lamina.engine.container_events import container_emitter
+from lamina.engine.container_events import container_emitter, of_endpoint
 from lamina.engine.event_journal import EventJournal
 from lamina.engine.events import Event, EventLog
+from lamina.engine.networks import Networks
 from lamina.errors import Unavailable
 from lamina.image import store as image_store
 from lamina.image.intake import LayerIntake
@@ -47,8 +50,15 @@ from lamina.layer.ingest import Limits
 from lamina.linux.cgroups import Hierarchies, is_managed
 from lamina.linux.files import lock_exclusively, write_atomically
 from lamina.linux.user_namespace import IdMap, UserNamespace, read_mapping
-from lamina.network import NetworkService
+from lamina.network import Network, NetworkService
+from lamina.network import store as network_store
+from lamina.network.firewall import PublishedPort
+from lamina.network.port_proxies import PortProxies
+from lamina.network.ports import HostPorts
+from lamina.network.store import NetworkStore
+from lamina.network.subnets import DEFAULT_POOLS, SubnetPool
 from lamina.oci.digest import DiffID, Digest, ImageID
+from lamina.resolver.client import Resolver
 from lamina.runtime.monitor import Monitor
 from lamina.runtime.oci_runtime import OciRuntime
 from lamina.runtime.probe import Tools, find_others, find_tools
@@ -86,6 +96,8 @@ class EngineOptions:
     bridge: str | None = None
     bip: str | None = None
     nft_table: str | None = None
+    address_pools: Sequence[SubnetPool] = DEFAULT_POOLS
+    publish_default: str = ""
     cgroup_parent: str = "/lamina"
     runtime: str | None = None
     runtimes: Mapping[str, str] = field(default_factory=dict)
@@ -110,7 +122,11 @@ class Engine:
     intake: LayerIntake
     removal: ImageRemoval
     volumes: VolumeStore
-    networks: NetworkService
+    network_service: NetworkService
+    network_definitions: NetworkStore
+    networks: Networks
+    connections: Connections
+    resolver: Resolver
     runtimes: Runtimes
     containers: ContainerStore
     processes: ContainerProcesses
@@ -138,7 +154,8 @@ class Engine:
         await self.logs.close()
         await self.stats.close()
         running = any(record.state.has_process for record in self.containers)
-        await self.networks.close(remove=not running)
+        await self.resolver.close(remove=not running)
+        await self.network_service.close(remove=not running)
         for group in (f"{self.options.cgroup_parent}/{_MONITORS}", self.options.cgroup_parent):
             self.hierarchies.remove_if_empty(group)
         self.lowers.close()
@@ -158,7 +175,13 @@ async def open_engine(options: EngineOptions) -> Engine:
     lock_fds = _take(root, run_root)
     tools = find_tools(options.runtime)
     hierarchies = Hierarchies.of_host()
-    schemas = (image_store.SCHEMA, container_store.SCHEMA, volume_store.SCHEMA, build_cache.SCHEMA)
+    schemas = (
+        image_store.SCHEMA,
+        container_store.SCHEMA,
+        volume_store.SCHEMA,
+        network_store.SCHEMA,
+        build_cache.SCHEMA,
+    )
     database = await Database.open(root / "state.db", schemas)
     content = ContentStore(root / "content")
     content.open()
@@ -178,15 +201,23 @@ async def open_engine(options: EngineOptions) -> Engine:
     ids = [record.id for record in containers]
     snapshots = Snapshots(root / "snapshot" / "rw", run_root / "rootfs", lowers, users)
     snapshots.open(ids)
-    networks = NetworkService(
+    definitions = NetworkStore(database)
+    await definitions.open()
+    network_service = NetworkService(
         root / "network",
         run_root / "netns",
         bridge=options.bridge,
         bip=options.bip,
         table=options.nft_table,
         owner=users.pin_network_namespace if users is not None else None,
+        pools=options.address_pools,
     )
-    await networks.start(live_endpoints(list(containers)))
+    own_group = _own_group(hierarchies, options.cgroup_parent)
+    resolver = Resolver(run_root / "resolver.sock", own_group)
+    networking = Networking(
+        definitions, network_service, HostPorts(), resolver, publish_default=options.publish_default
+    )
+    await _find_networks(containers, definitions, network_service, networking, resolver)
     runtime = OciRuntime(tools.runtime, run_root / "runtime", hierarchies)
     runtimes = Runtimes(
         runtime,
@@ -194,14 +225,15 @@ async def open_engine(options: EngineOptions) -> Engine:
             name: OciRuntime(tool, run_root / "runtimes" / name, hierarchies)
             for name, tool in find_others(options.runtimes, tools.runtime).items()
         },
-        lambda chosen: Monitor(tools.monitor, chosen, _own_group(hierarchies, options.cgroup_parent)),
+        lambda chosen: Monitor(tools.monitor, chosen, own_group),
     )
     processes = ContainerProcesses(
         root / "container",
         run_root / "container",
         snapshots=snapshots,
         lowers=lowers,
-        networks=networks,
+        networking=networking,
+        proxies=PortProxies(own_group),
         runtimes=runtimes,
         init_path=tools.init.path if tools.init else None,
         cgroup_parent=options.cgroup_parent,
@@ -230,16 +262,24 @@ async def open_engine(options: EngineOptions) -> Engine:
     announcements.subscribe(forwarding.heard)
     linked_names = LinkedNames(containers, lambda record: processes.write_names(record, containers.find))
     announcements.subscribe(linked_names.heard)
+    announcements.subscribe(partial(_follow_renames, networking))
+    connections = Connections(
+        containers,
+        networking,
+        locks,
+        lambda record: processes.write_names(record, containers.find),
+        lambda action, record, network: _tell_of_connection(events, action, record, network),
+    )
     await lifecycle.adopt()
     await processes.sweep(ids)
     processes.open(ids)
     intake = LayerIntake(content, trees, options.layer_limits)
     idmap = users.idmap if users is not None else None
-    creation = Creation(containers, images, snapshots, volumes, hierarchies, runtimes, idmap)
+    creation = Creation(containers, images, snapshots, volumes, hierarchies, runtimes, definitions, idmap)
     cache_mounts = CacheMounts(root / "build" / "mounts")
     room = MountRoom(cache_mounts, snapshots)
     runner = StepRunner(
-        run_root / "build", snapshots, networks, runtime, room, options.cgroup_parent, options.layer_limits
+        run_root / "build", snapshots, network_service, runtime, room, options.cgroup_parent, options.layer_limits
     )
     cache = BuildCache(database, images, content)
     builder = Builder(root / "build", images, intake, runner, cache, cache_mounts, removal)
@@ -262,7 +302,11 @@ async def open_engine(options: EngineOptions) -> Engine:
         intake=intake,
         removal=removal,
         volumes=volumes,
-        networks=networks,
+        network_service=network_service,
+        network_definitions=definitions,
+        networks=Networks(definitions, network_service, resolver, containers, events),
+        connections=connections,
+        resolver=resolver,
         runtimes=runtimes,
         containers=containers,
         processes=processes,
@@ -327,6 +371,35 @@ def _own_group(hierarchies: Hierarchies, parent: str) -> Callable[[int], None] |
 
 def _tell_of_volume(events: EventLog, action: str, name: str) -> None:
     events.publish(Event("volume", action, name, {"driver": "local"}))
+
+
+def _tell_of_connection(events: EventLog, action: str, record: Record, network: Network) -> None:
+    events.publish(of_endpoint(action, record.id, network.id, network.name, network.driver))
+
+
+def _follow_renames(networking: Networking, action: str, record: Record, attributes: Mapping[str, str]) -> None:
+    if action == "rename":
+        networking.renamed(record)
+
+
+async def _find_networks(
+    containers: ContainerStore,
+    definitions: NetworkStore,
+    service: NetworkService,
+    networking: Networking,
+    resolver: Resolver,
+) -> None:
+    """Set all networks up, with what running containers have of them."""
+    running = [record for record in containers if record.state.has_process]
+    for record in running:
+        networking.take_over_ports(record)
+
+    def ports() -> list[PublishedPort]:
+        return [port for record in running for port in networking.kernel_ports(record)]
+
+    await service.start(live_endpoints(running), definitions.own, ports)
+    definitions.show(service.built_in)
+    await resolver.open(networking.sandboxes(running))
 
 
 def _let_images_go(removal: ImageRemoval, record: Record) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
+import struct
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -156,6 +158,12 @@ def open_process(pid: int, started: int | None = None) -> int | None:
         os.close(fd)
         return None
     return fd
+
+
+def peer_of(connection: socket.socket) -> int:
+    """The process at the other end of a connected Unix socket: the one that listened (SO_PEERCRED, unix(7))."""
+    pid, _, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return int(pid)
 
 
 def send_signal(pidfd: int, number: int) -> bool:

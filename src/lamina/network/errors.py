@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from lamina.errors import Conflict, InvalidArgument, NotFound, Unavailable
+from collections.abc import Sequence
+
+from lamina.errors import Conflict, Forbidden, InvalidArgument, LaminaError, NotFound, Unavailable, Unsupported
 
 
 class NetworkNotFound(NotFound):
@@ -61,3 +63,103 @@ class BridgeUnavailable(Unavailable):
     def __init__(self, reason: str) -> None:
         super().__init__(f"the bridge network is not available: {reason}")
         self.reason = reason
+
+
+class InvalidNetwork(InvalidArgument):
+    """What a network is asked to be makes no sense; the message is docker's."""
+
+
+class NetworkExists(Conflict):
+    """Another network has the name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"network with name {name} already exists")
+        self.name = name
+
+
+class AmbiguousNetwork(InvalidArgument):
+    """The beginning of an ID is that of several networks."""
+
+    def __init__(self, prefix: str, count: int) -> None:
+        super().__init__(f"network {prefix} is ambiguous ({count} matches found based on ID prefix)")
+        self.prefix = prefix
+
+
+class PredefinedNetwork(Forbidden):
+    """The built-in networks are neither made nor removed."""
+
+
+class NetworkInUse(Conflict):
+    """Containers have a place in the network. *holders* are their names and IDs."""
+
+    def __init__(self, network: str, holders: Sequence[tuple[str, str]]) -> None:
+        told = ", ".join(f'name:"{name}" id:"{container_id[:12]}"' for name, container_id in holders)
+        super().__init__(f"error while removing network: network {network} has active endpoints ({told})")
+        self.network = network
+        self.holders = holders
+
+
+class SubnetOverlaps(Forbidden):
+    """A subnet that was asked for has addresses that another network has."""
+
+    def __init__(self) -> None:
+        super().__init__("invalid pool request: Pool overlaps with other one on this address space")
+
+
+class NoSubnetLeft(Unavailable):
+    """Every subnet of the default pools overlaps one that is in use."""
+
+    def __init__(self, version: int) -> None:
+        super().__init__(f"all predefined address pools have been fully subnetted (IPv{version})")
+        self.version = version
+
+    @property
+    def hint(self) -> str:
+        """What to do about it."""
+        return "choose a subnet with --subnet, or give the daemon further ones with --default-address-pool"
+
+
+class DriverNotFound(NotFound):
+    """There is no driver of this name."""
+
+    def __init__(self, driver: str) -> None:
+        super().__init__(f"could not find plugin {driver} in v1 plugin registry: plugin not found")
+        self.driver = driver
+
+
+class DriverUnavailable(Unsupported):
+    """The kernel lacks what a driver needs."""
+
+    def __init__(self, driver: str, reason: str) -> None:
+        super().__init__(f"networks of the driver {driver} are not available: {reason}")
+        self.driver = driver
+
+
+class ConnectionRefused(Forbidden):
+    """A container cannot join, or leave, a network; the message is docker's."""
+
+
+class PortAllocated(Conflict):
+    """A port of the host's is another container's, or another program's."""
+
+    def __init__(self, address: str, port: int, reason: str = "port is already allocated") -> None:
+        place = f"[{address}]" if ":" in address else address
+        super().__init__(f"Bind for {place}:{port} failed: {reason}")
+        self.address = address
+        self.port = port
+
+
+class PublishingFailed(LaminaError):
+    """A container's ports could not be published; the message is docker's."""
+
+    def __init__(self, container: str, endpoint_id: str, reason: LaminaError) -> None:
+        super().__init__(
+            "failed to set up container networking: driver failed programming external connectivity on endpoint "
+            f"{container} ({endpoint_id}): {reason}"
+        )
+        self.container = container
+        self.reason = reason
+
+
+class InvalidPort(InvalidArgument):
+    """A port, or a range of them, is none; the message is docker's."""

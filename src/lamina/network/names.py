@@ -29,7 +29,7 @@ class InvalidHost(InvalidArgument):
 
 def hosts(
     *,
-    ip: str,
+    addresses: Sequence[str],
     hostname: str,
     domainname: str,
     extra: Sequence[str],
@@ -44,9 +44,9 @@ def hosts(
     written = list(_LOCAL_LINES) if own_network else _host_names()
     written += [_extra_line(text, gateway) for text in extra]
     written += lines
-    if ip and own_network:
+    if own_network:
         names = f"{hostname}.{domainname} {hostname}" if domainname else _with_short_form(hostname)
-        written.append(f"{ip}\t{names}")
+        written += [f"{address}\t{names}" for address in addresses]
     return "\n".join(written) + "\n"
 
 
@@ -57,12 +57,18 @@ def _with_short_form(hostname: str) -> str:
 
 
 def resolv_conf(
-    *, servers: Sequence[str], search: Sequence[str], options: Sequence[str], own_network: bool = True
+    *,
+    servers: Sequence[str],
+    search: Sequence[str],
+    options: Sequence[str],
+    own_network: bool = True,
+    ndots: str | None = None,
 ) -> str:
     """/etc/resolv.conf: the host's, with what was asked for in place of its lines.
 
     A resolver on the host's loopback cannot be reached from a network of one's own: systemd's stub is replaced by the servers behind it,
     any other is left out; if none remains, public ones are used, as docker does. On the host's network its loopback is the host's.
+    *ndots* is how many dots a name needs to be asked for without a search domain first, unless the options tell it.
     """
     host = _host_lines() if own_network else _parse(_RESOLV)
     found = [value for key, value in host if key == "nameserver"]
@@ -73,6 +79,8 @@ def resolv_conf(
     if searched and searched != ["."]:
         lines.append(f"search {' '.join(searched)}")
     chosen = list(options) or [word for key, value in host if key == "options" for word in value.split()]
+    if ndots is not None and not any(option.startswith("ndots:") for option in chosen):
+        chosen.append(f"ndots:{ndots}")
     if chosen:
         lines.append(f"options {' '.join(chosen)}")
     return "\n".join(lines) + "\n"

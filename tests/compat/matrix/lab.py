@@ -116,12 +116,16 @@ class Lab:
         self.made: list[str] = []
         self.images: list[str] = []
         self.volumes: list[str] = []
+        self.networks: list[str] = []
 
     def close(self) -> None:
         """Remove what was made."""
         for container in self.made:
             with suppress(docker.errors.NotFound):
                 self.api.remove_container(container, force=True, v=True)
+        for network in self.networks:
+            with suppress(docker.errors.NotFound):
+                self.api.remove_network(network)
         for image in self.images:
             with suppress(docker.errors.NotFound):
                 self.api.remove_image(image, force=True)

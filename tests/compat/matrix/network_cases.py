@@ -1,8 +1,10 @@
-"""How a container is joined to networks. Published ports, networks of the user's own and IPv6 are refused, as they are not built yet."""
+"""How a container is joined to networks, and its ports to the host's."""
 
 from __future__ import annotations
 
 import os
+import socket
+from contextlib import suppress
 from typing import Any
 
 from compat.matrix.lab import Cases, Lab
@@ -31,7 +33,7 @@ def modes(lab: Lab) -> None:
     ]
     assert lab.api.inspect_container(lab.made[-1])["HostConfig"]["NetworkMode"] == f"container:{donor}"
     lab.refused([400], "hostname and the network mode", host=host, hostname="x")
-    lab.refused([400, 404, 501], "nosuch", host={"network_mode": "nosuch"})
+    lab.refused([404], "nosuch", host={"network_mode": "nosuch"}, starts=True)
 
 
 CASES.shows("HostConfig: Dns DnsSearch DnsOptions", "cat /etc/resolv.conf | grep -v '^#' | sort",
@@ -73,12 +75,27 @@ def links(lab: Lab) -> None:
     lab.refused([400], "links", host={"Links": [f"{name}:x"], "network_mode": "host"})
 
 
+def _heard(port: int) -> bytes:
+    with suppress(ConnectionError), socket.create_connection(("127.0.0.1", port), 10) as connection:
+        return connection.recv(100)
+    return b""
+
+
 @CASES.covers("HostConfig: PortBindings PublishAllPorts\nPortBinding: HostIp HostPort")
 def published_ports(lab: Lab) -> None:
-    """Not built yet."""
-    binding = {"80/tcp": [{"HostIp": "127.0.0.1", "HostPort": "8099"}]}
-    lab.refused([400, 501], "publish", host={"PortBindings": binding}, ExposedPorts={"80/tcp": {}})
-    lab.refused([400, 501], "publish", host={"publish_all_ports": True}, ExposedPorts={"80/tcp": {}})
+    binding = {"80/tcp": [{"HostIp": "127.0.0.1", "HostPort": ""}]}
+    serve = "while :; do echo answer | nc -l -p 80; done"
+    for host in ({"PortBindings": binding}, {"publish_all_ports": True}):
+        container = lab.start(serve, host=host, ExposedPorts={"80/tcp": {}})
+        (place, *_) = lab.api.inspect_container(container)["NetworkSettings"]["Ports"]["80/tcp"]
+        assert place["HostIp"] == ("127.0.0.1" if "PortBindings" in host else "0.0.0.0")
+        assert (
+            lab.until(lambda port=int(place["HostPort"]): _heard(port), "an answer at the published port")
+            == b"answer\n"
+        )
+        lab.refused([500], "port is already allocated", host={"PortBindings": {"80/tcp": [place]}}, starts=True)
+    lab.refused([400], "invalid port", host={"PortBindings": {"80/tcp": [{"HostPort": "x"}]}})
+    lab.refused([400], "invalid IP address", host={"PortBindings": {"80/tcp": [{"HostIp": "x", "HostPort": "80"}]}})
     assert lab.run("echo ran", host={"publish_all_ports": True}) == "ran"
 
 
@@ -132,11 +149,43 @@ def a_gateway_s_rank(lab: Lab) -> None:
 
 CASES.refuses("EndpointSettings: Aliases", [400], "aliases", "user-defined networks", **_joined(Aliases=["a"]))
 CASES.refuses("EndpointSettings: Links", [400, 501], "link", **_joined(Links=["nosuch:x"]))
-CASES.refuses("EndpointSettings: DriverOpts", [400, 501], "driver options", **_joined(DriverOpts={"a": "b"}))
+
+
+@CASES.covers(
+    "NetworkingConfig: EndpointsConfig\nEndpointSettings: Aliases Links IPAMConfig\n"
+    "EndpointIPAMConfig: IPv4Address IPv6Address LinkLocalIPs"
+)
+def a_network_of_the_user_s(lab: Lab) -> None:
+    ipam = {"Config": [{"Subnet": "10.232.77.0/24"}, {"Subnet": "fd77::/64"}]}
+    name = lab.name()
+    lab.api.create_network(name, ipam=ipam, enable_ipv6=True)
+    lab.networks.append(name)
+    addresses = {"IPv4Address": "10.232.77.7", "IPv6Address": "fd77::7", "LinkLocalIPs": ["169.254.9.9"]}
+    endpoint = {"Aliases": ["other"], "IPAMConfig": addresses}
+    networking: Any = {"NetworkingConfig": {"EndpointsConfig": {name: endpoint}}}
+    container = lab.start(host={"network_mode": name}, hostname="named", **networking)
+    shown = lab.api.inspect_container(container)["NetworkSettings"]["Networks"][name]
+    assert (shown["IPAddress"], shown["GlobalIPv6Address"]) == ("10.232.77.7", "fd77::7")
+    assert {"other", "named", container[:12]} < set(shown["DNSNames"])
+    told = lab.execute(container, "ip addr show eth0")
+    assert all(f" {address}/" in told for address in ("10.232.77.7", "fd77::7", "169.254.9.9"))
+    linking: Any = {"NetworkingConfig": {"EndpointsConfig": {name: {"Links": ["other:nickname"]}}}}
+    ping = "ping -c 1 other >/dev/null && ping -c 1 nickname >/dev/null && echo found"
+    assert lab.run(ping, host={"network_mode": name}, **linking) == "found"
+    wrong = {"NetworkingConfig": {"EndpointsConfig": {name: {"IPAMConfig": {"IPv4Address": "10.9.9.9"}}}}}
+    lab.refused([400], "10.9.9.9", host={"network_mode": name}, starts=True, **wrong)
+
+
+CASES.refuses("EndpointSettings: DriverOpts", [400, 501], "driver option", **_joined(DriverOpts={"a": "b"}))
 CASES.refuses("EndpointSettings: IPAMConfig\nEndpointIPAMConfig: IPv4Address", [400], "user defined networks only",
               **_joined(IPAMConfig={"IPv4Address": "10.1.2.3"}))  # fmt: skip
-CASES.refuses("EndpointIPAMConfig: IPv6Address", [400, 501], "ip6", **_joined(IPAMConfig={"IPv6Address": "fd00::9"}))
-CASES.refuses("EndpointIPAMConfig: LinkLocalIPs", [400, 501], "link-local-ip",
-              **_joined(IPAMConfig={"LinkLocalIPs": ["169.254.9.9"]}))  # fmt: skip
-CASES.refuses("NetworkingConfig: EndpointsConfig", [400, 404, 501], "nosuch",
+CASES.refuses(
+    "EndpointIPAMConfig: IPv6Address",
+    [400],
+    "user defined networks only",
+    **_joined(IPAMConfig={"IPv6Address": "fd00::9"}),
+)
+CASES.refuses("EndpointIPAMConfig: LinkLocalIPs", [400], "link-local",
+              **_joined(IPAMConfig={"LinkLocalIPs": ["10.0.0.1"]}))  # fmt: skip
+CASES.refuses("NetworkingConfig: EndpointsConfig", [404], "nosuch", starts=True,
               NetworkingConfig={"EndpointsConfig": {"nosuch": {}}})  # fmt: skip

@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from lamina.errors import Conflict, Unavailable
 from lamina.network.errors import AddressInUse, NoAddressLeft
 from lamina.network.ipam import AddressPool
+from lamina.network.model import Address
 
 GATEWAY = IPv4Interface("10.219.7.1/28")
 
@@ -89,7 +90,7 @@ class AddressPoolLife(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.pool = AddressPool("bridge", GATEWAY)
-        self.held: set[IPv4Address] = set()
+        self.held: set[Address] = set()
 
     @property
     def _all(self) -> set[IPv4Address]:
@@ -118,7 +119,7 @@ class AddressPoolLife(RuleBasedStateMachine):
     @precondition(lambda self: bool(self.held))
     @rule(data=st.data())
     def release(self, data: st.DataObject) -> None:
-        address = data.draw(st.sampled_from(sorted(self.held)))
+        address = data.draw(st.sampled_from(sorted(self.held, key=int)))
         self.pool.release(address)
         self.held.discard(address)
 

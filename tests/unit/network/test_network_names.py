@@ -21,7 +21,12 @@ def host_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def _hosts(*extra: str, ip: str = "10.1.2.3", domainname: str = "", own_network: bool = True) -> list[str]:
     text = names.hosts(
-        ip=ip, hostname="web", domainname=domainname, extra=extra, gateway="10.1.2.1", own_network=own_network
+        addresses=[ip] if ip else [],
+        hostname="web",
+        domainname=domainname,
+        extra=extra,
+        gateway="10.1.2.1",
+        own_network=own_network,
     )
     assert text.endswith("\n")
     return text.splitlines()

@@ -183,11 +183,11 @@ class StepRunner:
         mounted: Mounted,
     ) -> ContainerSettings:
         own_network = endpoint is not None
-        ip = endpoint.ip if endpoint else ""
+        addresses = [endpoint.ip] if endpoint and endpoint.ip else []
         gateway = (endpoint.gateway if endpoint else "") or "127.0.0.1"
         texts = {
             "/etc/hosts": names.hosts(
-                ip=ip,
+                addresses=addresses,
                 hostname=hostname,
                 domainname="",
                 extra=request.extra_hosts,

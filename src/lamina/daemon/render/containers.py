@@ -8,10 +8,11 @@ from typing import Any
 
 import msgspec
 
-from lamina.container.config import ContainerConfig, HostConfig
+from lamina.container.config import ContainerConfig, EndpointRequest, HostConfig
 from lamina.container.health import Health, Probe
 from lamina.container.links import shown_links
-from lamina.container.record import NEVER, MountPoint, NetworkEndpoint, Record
+from lamina.container.networking import dns_names
+from lamina.container.record import NEVER, Joined, MountPoint, NetworkEndpoint, Record
 from lamina.container.times import parse_rfc3339, rfc3339
 from lamina.engine import Engine
 
@@ -63,7 +64,7 @@ def inspect(record: Record, engine: Engine, sizes: tuple[int, int] | None = None
         },
         "Mounts": [_mount(point) for point in record.mounts],
         "Config": _without_empty(record.config),
-        "NetworkSettings": network_settings(record),
+        "NetworkSettings": network_settings(record, engine),
     }
     if sizes is not None:
         result["SizeRw"], result["SizeRootFs"] = sizes
@@ -71,7 +72,7 @@ def inspect(record: Record, engine: Engine, sizes: tuple[int, int] | None = None
 
 
 def summary(
-    record: Record, sizes: tuple[int, int] | None = None, names_in_others: Sequence[str] = ()
+    record: Record, engine: Engine, sizes: tuple[int, int] | None = None, names_in_others: Sequence[str] = ()
 ) -> dict[str, Any]:
     """An entry of ``GET /containers/json``; *names_in_others* are those that links to the container give it."""
     result: dict[str, Any] = {
@@ -81,12 +82,12 @@ def summary(
         "ImageID": record.image_id,
         "Command": " ".join([record.path, *(_quoted(a) for a in record.args)]),
         "Created": record.created_ns // 1_000_000_000,
-        "Ports": _exposed(record),
+        "Ports": _ports(record),
         "Labels": record.config.labels or {},
         "State": record.state.status,
         "Status": status_text(record),
         "HostConfig": {"NetworkMode": record.host_config.network_mode},
-        "NetworkSettings": {"Networks": network_settings(record)["Networks"]},
+        "NetworkSettings": {"Networks": {name: _endpoint(record, name, engine) for name in record.networks}},
         "Mounts": [_mount(point) for point in record.mounts],
     }
     if sizes is not None:
@@ -131,57 +132,74 @@ def elapsed(seconds: float) -> str:
     return "2 years"
 
 
-def network_settings(record: Record) -> dict[str, Any]:
+def network_settings(record: Record, engine: Engine) -> dict[str, Any]:
     """docker's NetworkSettings: the fields of the default bridge twice, as old clients read them at the top."""
-    endpoint = record.endpoint or NetworkEndpoint(network=record.host_config.network_mode)
-    on_bridge = endpoint.network == "bridge"
-    networks = {}
-    for name, request in record.networks.items():
-        joined = endpoint if endpoint.network == name else NetworkEndpoint(network=name)
-        networks[name] = {
-            "IPAMConfig": msgspec.to_builtins(request.ipam_config) if request and request.ipam_config else None,
-            "Links": None,
-            "Aliases": request.aliases if request else None,
-            "DriverOpts": None,
-            "GwPriority": request.gw_priority if request else 0,
-            "NetworkID": joined.network_id,
-            "EndpointID": joined.endpoint_id,
-            "Gateway": joined.gateway,
-            "IPAddress": joined.ip,
-            "MacAddress": joined.mac,
-            "IPPrefixLen": joined.prefix_len,
-            "IPv6Gateway": "",
-            "GlobalIPv6Address": "",
-            "GlobalIPv6PrefixLen": 0,
-            "DNSNames": None,
-        }
+    joined = record.joined or Joined()
+    first = next(iter(joined.endpoints.values()), None)
+    bridge = joined.endpoints.get("bridge") or NetworkEndpoint(network="bridge")
     return {
         "Bridge": "",
-        "SandboxID": endpoint.endpoint_id,
+        "SandboxID": first.endpoint_id if first is not None else "",
         "SandboxKey": _sandbox(record),
-        "Ports": dict.fromkeys(record.config.exposed_ports or {}) if record.state.has_process else {},
+        "Ports": published_ports(record),
         "HairpinMode": False,
         "LinkLocalIPv6Address": "",
         "LinkLocalIPv6PrefixLen": 0,
         "SecondaryIPAddresses": None,
         "SecondaryIPv6Addresses": None,
-        "EndpointID": endpoint.endpoint_id if on_bridge else "",
-        "Gateway": endpoint.gateway if on_bridge else "",
-        "GlobalIPv6Address": "",
-        "GlobalIPv6PrefixLen": 0,
-        "IPAddress": endpoint.ip if on_bridge else "",
-        "IPPrefixLen": endpoint.prefix_len if on_bridge else 0,
-        "IPv6Gateway": "",
-        "MacAddress": endpoint.mac if on_bridge else "",
-        "Networks": networks,
+        "EndpointID": bridge.endpoint_id,
+        "Gateway": bridge.gateway,
+        "GlobalIPv6Address": bridge.ip6,
+        "GlobalIPv6PrefixLen": bridge.prefix_len6,
+        "IPAddress": bridge.ip,
+        "IPPrefixLen": bridge.prefix_len,
+        "IPv6Gateway": bridge.gateway6,
+        "MacAddress": bridge.mac,
+        "Networks": {name: _endpoint(record, name, engine) for name in record.networks},
     }
+
+
+def _endpoint(record: Record, name: str, engine: Engine) -> dict[str, Any]:
+    """A container's place in one network (Engine API, EndpointSettings)."""
+    request = record.networks[name] or EndpointRequest()
+    endpoint = record.endpoint(name) or NetworkEndpoint(network=name)
+    network = engine.network_definitions.named(name)
+    is_own = network is not None and not network.is_built_in
+    return {
+        "IPAMConfig": msgspec.to_builtins(request.ipam_config) if request.ipam_config else None,
+        "Links": request.links,
+        "Aliases": request.aliases,
+        "MacAddress": endpoint.mac or request.mac_address,
+        "DriverOpts": request.driver_opts,
+        "GwPriority": request.gw_priority,
+        "NetworkID": endpoint.network_id or (network.id if network is not None and is_own else ""),
+        "EndpointID": endpoint.endpoint_id,
+        "Gateway": endpoint.gateway,
+        "IPAddress": endpoint.ip,
+        "IPPrefixLen": endpoint.prefix_len,
+        "IPv6Gateway": endpoint.gateway6,
+        "GlobalIPv6Address": endpoint.ip6,
+        "GlobalIPv6PrefixLen": endpoint.prefix_len6,
+        "DNSNames": dns_names(record, request) if is_own else None,
+    }
+
+
+def published_ports(record: Record) -> dict[str, list[dict[str, str]] | None]:
+    """A running container's ports, each with the places on the host that lead to it; none for one that is exposed alone."""
+    if not record.state.has_process:
+        return {}
+    ports: dict[str, list[dict[str, str]] | None] = dict.fromkeys(record.config.exposed_ports or {})
+    for place in record.joined.ports if record.joined is not None else ():
+        name = f"{place.container_port}/{place.protocol}"
+        ports[name] = [*(ports.get(name) or []), {"HostIp": place.host_ip, "HostPort": str(place.host_port)}]
+    return ports
 
 
 def _sandbox(record: Record) -> str:
     """Where the network's namespace is to be found; the host's has no place of its own."""
-    if record.endpoint is not None and record.endpoint.network == "host":
+    if record.joined is not None and "host" in record.joined.endpoints:
         return f"/proc/{record.state.pid}/ns/net"
-    return record.endpoint.sandbox if record.endpoint is not None else ""
+    return record.joined.sandbox if record.joined is not None else ""
 
 
 def _mount(point: MountPoint) -> dict[str, Any]:
@@ -229,15 +247,15 @@ def _probe(probe: Probe) -> dict[str, Any]:
     }
 
 
-def _exposed(record: Record) -> list[dict[str, Any]]:
-    if not record.state.has_process:
-        return []
-    ports = []
-    for text in record.config.exposed_ports or {}:
+def _ports(record: Record) -> list[dict[str, Any]]:
+    """A running container's ports as ``ps`` shows them (Engine API, Port)."""
+    found: list[dict[str, Any]] = []
+    for text, places in published_ports(record).items():
         number, _, protocol = text.partition("/")
-        if number.isdigit():
-            ports.append({"PrivatePort": int(number), "Type": protocol or "tcp"})
-    return ports
+        inner = {"PrivatePort": int(number), "Type": protocol or "tcp"} if number.isdigit() else None
+        if inner is not None:
+            found += [{"IP": p["HostIp"], **inner, "PublicPort": int(p["HostPort"])} for p in places or []] or [inner]
+    return found
 
 
 def _quoted(word: str) -> str:

@@ -101,7 +101,10 @@ class _Containers:
         chosen = select_containers(self._engine.containers, self._engine.images, query)
         with_sizes = request.flag("size")
         names = names_by_links(self._engine.containers)
-        shown = [render.summary(r, await self._sizes(r) if with_sizes else None, names.get(r.id, ())) for r in chosen]
+        shown = [
+            render.summary(r, self._engine, await self._sizes(r) if with_sizes else None, names.get(r.id, ()))
+            for r in chosen
+        ]
         return json_response([s | {"Image": self._image_name(r)} for s, r in zip(shown, chosen, strict=True)])
 
     async def create(self, request: Request) -> Response:

@@ -99,9 +99,9 @@ class _System:
         layout = engine.hierarchies.layout
         has_memory = engine.hierarchies.directory("/", "memory") is not None
         init = engine.tools.init
-        warnings = [] if engine.networks.pool else ["WARNING: the bridge network is not available"]
+        warnings = [] if engine.network_service.pool else ["WARNING: the bridge network is not available"]
         return {
-            "ID": engine.networks.ids["bridge"][:36],
+            "ID": engine.network_service.ids["bridge"][:36],
             "Containers": len(statuses),
             "ContainersRunning": running,
             "ContainersPaused": paused,
@@ -214,7 +214,7 @@ def _container_use(use: disk_use.ContainerUse, engine: Engine) -> dict[str, Any]
     """A container with its sizes. What it has written has its log in it here, as that takes disk, too; docker counts it nowhere."""
     image_id = ImageID(Digest(use.record.image_id))
     image_bytes = render_images.size_of(engine.images.get(image_id), engine) if image_id in engine.images else 0
-    return render_containers.summary(use.record, (use.written + use.log, use.written + image_bytes))
+    return render_containers.summary(use.record, engine, (use.written + use.log, use.written + image_bytes))
 
 
 async def _render_events(stream: AsyncIterator[Event]) -> AsyncIterator[bytes]:
