@@ -25,6 +25,7 @@ import pytest
 import registries
 from lamina.linux import mount
 from lamina.linux.cgroups import Hierarchies
+from named import Names
 
 ROOT = Path(__file__).parent.parent
 LAMINA = Path(sys.executable).with_name("lamina")
@@ -257,6 +258,14 @@ def own_daemon(needs_root: None, tmp_path: Path, busybox_tar: Path) -> Iterator[
     """A daemon for one test, which may kill and start it as it likes."""
     with serving(tmp_path, busybox_tar) as served:
         yield served
+
+
+@pytest.fixture
+def names(daemon: Daemon) -> Iterator[Names]:
+    """Names for networks and containers, which are removed in the end."""
+    made = Names(daemon)
+    yield made
+    made.remove()
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from lamina.cli.output import (
     shortened,
     stderr,
 )
+from lamina.cli.port_ranges import shown_ports
 from lamina.client.client import Client, filters_json
 
 _COLUMNS = ("ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names")
@@ -97,7 +98,7 @@ def _row(item: dict[str, Any], *, full: bool) -> dict[str, Any]:
         "Command": go_quoted(item["Command"] if full else shortened(item["Command"], _COMMAND_LENGTH)),
         "CreatedAt": go_time(item["Created"]),
         "RunningFor": human_ago(item["Created"]),
-        "Ports": ", ".join(_port(p) for p in item.get("Ports") or []),
+        "Ports": shown_ports(item.get("Ports") or []),
         "State": item["State"],
         "Status": item["Status"],
         "Size": f"{size} (virtual {human_size(item['SizeRootFs'])})" if "SizeRootFs" in item else size,
@@ -111,17 +112,10 @@ def _row(item: dict[str, Any], *, full: bool) -> dict[str, Any]:
     }
 
 
-def _port(port: dict[str, Any]) -> str:
-    inside = f"{port['PrivatePort']}/{port['Type']}"
-    address = port.get("IP", "")
-    address = f"[{address}]" if ":" in address else address
-    return f"{address}:{port['PublicPort']}->{inside}" if "PublicPort" in port else inside
-
-
-COMMANDS = {"ps": ps}
-
-
 def _names(names: list[str], *, full: bool) -> list[str]:
     """A container's name, and in full also those that links to it give it."""
     plain = [name.removeprefix("/") for name in names]
     return plain if full else [name for name in plain if "/" not in name][:1] or plain
+
+
+COMMANDS = {"ps": ps}

@@ -104,7 +104,7 @@ class Networking:
             changed = msgspec.structs.replace(
                 joined, endpoints={**joined.endpoints, network.name: _as_stored(network, endpoint)}
             )
-            return await self._rearranged(with_network(record, network.name, request), joined, changed)
+            return await self._rearranged(record, with_network(record, network.name, request), joined, changed)
         except BaseException:
             await to_the_end(self._service.detach(endpoint))
             raise
@@ -116,7 +116,7 @@ class Networking:
         gone = joined.endpoints[network.name]
         rest = {name: endpoint for name, endpoint in joined.endpoints.items() if name != network.name}
         changed = msgspec.structs.replace(joined, endpoints=rest)
-        changed = await self._rearranged(without_network(record, network.name), joined, changed)
+        changed = await self._rearranged(record, without_network(record, network.name), joined, changed)
         await self._service.detach(_to_network(joined.sandbox, gone))
         return changed
 
@@ -203,9 +203,9 @@ class Networking:
 
         return min(out, key=rank, default=None)
 
-    async def _rearranged(self, record: Record, before: Joined, after: Joined) -> Joined:
-        """Let the way out, the ports and the names be what they are to be with other endpoints than *before*."""
-        old, new = self._way_out(record, before), self._way_out(record, after)
+    async def _rearranged(self, was: Record, record: Record, before: Joined, after: Joined) -> Joined:
+        """Let the way out, the ports and the names be what they are to be with other networks and endpoints than before."""
+        old, new = self._way_out(was, before), self._way_out(record, after)
         if new is not None and new != old:
             await self._service.lead_out(_to_network(after.sandbox, new))
         if new != old and before.ports:

@@ -117,7 +117,7 @@ class Links:
             return wanted
         with self._refusal_told(wanted):
             if not name:
-                netlink.link("add", ifname=wanted, kind="dummy")
+                self._add_lonely(wanted)
             else:
                 base, dot, vlan = name.rpartition(".")
                 found = netlink.link_lookup(ifname=base) if dot and vlan.isdigit() else []
@@ -126,6 +126,22 @@ class Links:
                 netlink.link("add", ifname=wanted, kind="vlan", link=found[0], vlan_id=int(vlan))
             netlink.link("set", index=netlink.link_lookup(ifname=wanted)[0], state="up")
         return wanted
+
+    def check_child(self, parent: str, kind: str) -> None:
+        """Find out whether the kernel has a *kind* of children. Raises BridgeUnavailable."""
+        probe = f"{INTERFACE_PREFIX}{os.urandom(5).hex()}"
+        with self._refusal_told(kind):
+            self._netlink.link("add", ifname=probe, kind=kind, link=self._netlink.link_lookup(ifname=parent)[0])
+        self.remove_interface(probe)
+
+    def _add_lonely(self, name: str) -> None:
+        """An interface that leads nowhere: a dummy, or a bridge without ends where the kernel has no dummies."""
+        from pyroute2.netlink.exceptions import NetlinkError
+
+        try:
+            self._netlink.link("add", ifname=name, kind="dummy")
+        except NetlinkError:
+            self._netlink.link("add", ifname=name, kind="bridge")
 
     def remove_interface(self, name: str) -> None:
         """Remove an interface; gone already is no error."""

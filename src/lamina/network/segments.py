@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_interface
 
-from lamina.network.errors import AddressInUse, BridgeUnavailable, InvalidAddress
+from lamina.network.errors import AddressInUse, BridgeUnavailable, DriverUnavailable, InvalidAddress
 from lamina.network.firewall import BridgeRules
 from lamina.network.ipam import AddressPool
 from lamina.network.links import BridgeEnd, ChildEnd, InnerEnd, random_mac
@@ -27,7 +27,7 @@ class Segment:
     rules: BridgeRules | None = None
     host_binding: str = ""
     interface_prefix: str = "eth"
-    failure: BridgeUnavailable | None = None
+    failure: BridgeUnavailable | DriverUnavailable | None = None
     _held: dict[str, list[Address]] = field(default_factory=dict)
     """By endpoint, so that a second release frees nobody else's address."""
 

@@ -28,6 +28,7 @@ from lamina.network.claims import Claims, NameTaken, check_interface_name
 from lamina.network.errors import (
     AddressInUse,
     BridgeUnavailable,
+    DriverUnavailable,
     InvalidAddress,
     InvalidBridgeName,
     InvalidSubnet,
@@ -93,7 +94,7 @@ class NetworkService:
         self._segments: dict[str, Segment] = {}
         self._ports: set[PublishedPort] = set()
         self._rules_lock = asyncio.Lock()
-        self._leaving: set[asyncio.Task[None]] = set()
+        self._leaving: dict[asyncio.Task[None], Endpoint] = {}
         self._ready = ReadyEndpoints(ready, lambda: self._make(self._default))
         self.ids: dict[str, str] = {}
 
@@ -325,15 +326,23 @@ class NetworkService:
             if network.enable_ipv6 and segment.rules is not None:
                 _enable("ipv6/conf/all/forwarding")
         except (BridgeUnavailable, OSError) as error:
-            segment.failure = error if isinstance(error, BridgeUnavailable) else BridgeUnavailable(str(error))
+            reason = error.reason if isinstance(error, BridgeUnavailable) else str(error)
+            is_child = network.driver in CHILD_DRIVERS
+            segment.failure = DriverUnavailable(network.driver, reason) if is_child else BridgeUnavailable(reason)
             _log.warning("network %s: %s", network.name, segment.failure)
         return segment
 
     def _set_up_parent(self, segment: Segment) -> None:
         end = segment.end
         assert isinstance(end, ChildEnd)
-        parent = self._require_links().ensure_parent(end.parent, network_id=segment.network.id)
+        links = self._require_links()
+        parent = links.ensure_parent(end.parent, network_id=segment.network.id)
         segment.end = ChildEnd(parent, end.kind, end.mode)
+        try:
+            links.check_child(parent, end.kind)
+        except BridgeUnavailable:
+            self._remove_host_side(segment)
+            raise
 
     def _remove_host_side(self, segment: Segment) -> None:
         links = self._require_links()
@@ -369,6 +378,10 @@ class NetworkService:
         return endpoint
 
     async def _acquire(self, segment: Segment, wish: Wish, sandbox: str | None = None, name: str = "") -> Endpoint:
+        # who comes back at once has its addresses again when the kernel has taken its old interfaces away
+        own = [task for task, leaving in self._leaving.items() if {leaving.ip, leaving.ip6} & set(wish.likes)]
+        if own:
+            await asyncio.wait(own)
         try:
             return await self._make(segment, wish, sandbox, name)
         except (AddressInUse, NoAddressLeft):
@@ -426,8 +439,8 @@ class NetworkService:
                 self._free(member)
                 continue
             task = asyncio.ensure_future(self._free_when_gone(member))
-            self._leaving.add(task)
-            task.add_done_callback(self._leaving.discard)
+            self._leaving[task] = member
+            task.add_done_callback(self._leaving.pop)
 
     def _remove_links(self, endpoint: Endpoint, with_sandbox: bool) -> None:
         if with_sandbox:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from compat.matrix.lab import Cases, Lab
@@ -89,10 +90,8 @@ def published_ports(lab: Lab) -> None:
         container = lab.start(serve, host=host, ExposedPorts={"80/tcp": {}})
         (place, *_) = lab.api.inspect_container(container)["NetworkSettings"]["Ports"]["80/tcp"]
         assert place["HostIp"] == ("127.0.0.1" if "PortBindings" in host else "0.0.0.0")
-        assert (
-            lab.until(lambda port=int(place["HostPort"]): _heard(port), "an answer at the published port")
-            == b"answer\n"
-        )
+        answer = lab.until(partial(_heard, int(place["HostPort"])), "an answer at the published port")
+        assert answer == b"answer\n"
         lab.refused([500], "port is already allocated", host={"PortBindings": {"80/tcp": [place]}}, starts=True)
     lab.refused([400], "invalid port", host={"PortBindings": {"80/tcp": [{"HostPort": "x"}]}})
     lab.refused([400], "invalid IP address", host={"PortBindings": {"80/tcp": [{"HostIp": "x", "HostPort": "80"}]}})
