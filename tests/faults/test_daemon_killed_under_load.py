@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import random
+import socket
 import time
+from contextlib import suppress
 from typing import Any
 
 from conftest import Daemon
+from waiting import wait_until
 
 KILLS = 20
 LINES = 60
@@ -18,6 +21,7 @@ RETURNING = [f"returning-{n}" for n in range(4)]
 CHECKED = [f"checked-{n}" for n in range(4)]
 STAYING = [f"staying-{n}" for n in range(3)]
 PASSING = "passing"
+PORT = 28080
 
 
 def begin(daemon: Daemon) -> None:
@@ -32,9 +36,17 @@ def begin(daemon: Daemon) -> None:
     for name in CHECKED:
         options = ("--health-cmd", "test -e /bin/sh", "--health-interval", "500ms")
         daemon.docker_ok(*run, name, *options, "busybox", "sleep", "1000")
-    for name in STAYING:
-        daemon.docker_ok(*run, name, "-v", f"{name}:/data", "busybox", "sleep", "1000")
+    for number, name in enumerate(STAYING):
+        options = ("-v", f"{name}:/data", "-p", f"{PORT + number}:80")
+        daemon.docker_ok(*run, name, *options, "busybox", "nc", "-ll", "-p", "80", "-e", "echo", name)
     daemon.docker_ok(*run, PASSING, "--rm", "busybox", "sleep", "4")
+
+
+def answer_of(number: int) -> str:
+    """What a container that stays says at its published port."""
+    with suppress(ConnectionError), socket.create_connection(("127.0.0.1", PORT + number), 10) as one:
+        return one.recv(100).decode().strip()
+    return ""
 
 
 def states(daemon: Daemon) -> dict[str, dict[str, Any]]:
@@ -45,10 +57,12 @@ def states(daemon: Daemon) -> dict[str, dict[str, Any]]:
 def test_containers_do_not_notice_their_daemon_s_deaths(own_daemon: Daemon) -> None:
     chance = random.Random(4711)
     begin(own_daemon)
+    wait_until(lambda: [answer_of(number) for number in range(len(STAYING))] == STAYING, "answers at published ports")
     pids = {name: found["State"]["Pid"] for name, found in states(own_daemon).items() if name in (*CHECKED, *STAYING)}
     for _ in range(KILLS):
         time.sleep(chance.uniform(0.05, 0.8))
         own_daemon.kill()
+        assert [answer_of(number) for number in range(len(STAYING))] == STAYING
         time.sleep(chance.uniform(0, 0.3))
         own_daemon.start()
     deadline = time.monotonic() + WAIT_S

@@ -379,6 +379,16 @@ class Lifecycle:
             changed = alter(record)
             return record if changed is record else await self._store.put(changed, lasting=lasting)
 
+    async def end_all(self) -> None:
+        """End all processes, as the machine's own end would: what is to run again does so with the next daemon."""
+        await self._restarts.close()
+        running = [record for record in self._store if record.state.has_process]
+        for record in running:
+            self._processes.signal(record, signal.SIGKILL)
+            await self._freezing.let_signals_in(record.id)
+        for record in running:
+            await self._await_end(record)
+
     async def close(self) -> None:
         """Stop watching. Containers go on; work that was begun on ended ones is finished."""
         await self._restarts.close()

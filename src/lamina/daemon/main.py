@@ -43,10 +43,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("lamina daemon: it needs root; try: sudo lamina daemon", file=sys.stderr)
         return 1
     try:
-        return asyncio.run(_serve(arguments))
+        return asyncio.run(_clean_up(arguments) if arguments.clean_up else _serve(arguments))
     except LaminaError as error:
         print(f"lamina daemon: {error}", file=sys.stderr)
         return 1
+
+
+async def _clean_up(arguments: argparse.Namespace) -> int:
+    """End what runs without its daemon, and take away what it had on the host: interfaces, rules, mounts, helpers."""
+    engine = await open_engine(_options(arguments), carry_on=False)
+    try:
+        await engine.lifecycle.end_all()
+    finally:
+        await engine.close()
+    return 0
 
 
 async def _serve(arguments: argparse.Namespace) -> int:
@@ -187,6 +197,11 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         default=defaults.layer_limits.tar_bytes,
         help="largest uncompressed layer that is taken, in bytes (default %(default)s)",
+    )
+    parser.add_argument(
+        "--clean-up",
+        action="store_true",
+        help="end the containers that run without their daemon, remove what they and it have on the host, and exit",
     )
     parser.add_argument("-D", "--debug", action="store_true", help="log more")
     return parser

@@ -166,8 +166,8 @@ class Engine:
             os.close(fd)
 
 
-async def open_engine(options: EngineOptions) -> Engine:
-    """Open the engine of a state root and find again what runs.
+async def open_engine(options: EngineOptions, *, carry_on: bool = True) -> Engine:
+    """Open the engine of a state root and find again what runs; to *carry on* is to start what is to run whenever a daemon does.
 
     Raises RootLocked, ToolMissing, DatabaseDamaged or UnknownDriver.
     """
@@ -288,7 +288,8 @@ async def open_engine(options: EngineOptions) -> Engine:
     health.open()
     logs.open()
     forwarding.open()
-    lifecycle.carry_on()
+    if carry_on:
+        lifecycle.carry_on()
     return Engine(
         options=options,
         tools=tools,
