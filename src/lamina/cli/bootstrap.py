@@ -8,8 +8,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
+from lamina.cli.archives import with_progress
 from lamina.cli.grammar import Parser, UsageError
-from lamina.cli.images import import_stream, with_progress
+from lamina.cli.images import import_stream
 from lamina.client.client import Client
 from lamina.errors import Unavailable
 

@@ -85,14 +85,14 @@ def check(output: Output) -> None:
     if output.kind == "local" and os.path.exists(output.dest) and not os.path.isdir(output.dest):
         raise CommandFailed(f"output directory {output.dest} is a file")
     if output.kind in ("tar", "oci", "docker"):
-        from lamina.cli.containers import check_output
+        from lamina.cli.archives import check_output
 
         check_output(None if output.takes_stdout else output.dest, "failed to write the output")
 
 
 def write(client: Client, output: Output, image_id: str, names: list[str]) -> None:
     """Get what was built and write it. *names* are those that an archive has the image under."""
-    from lamina.cli.containers import write_archive
+    from lamina.cli.archives import write_archive
 
     if output.kind == "local":
         from lamina.cli.unpacking import unpack

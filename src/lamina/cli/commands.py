@@ -80,11 +80,15 @@ GROUP_COMMANDS = {
     "network rm": Command("networks", "Remove one or more networks"),
     "system df": Command("system", "Show disk usage"),
     "system prune": Command("pruning", "Remove unused data"),
+    "volume backup": Command("volume_care", "Back up a volume to a tar.zst archive"),
+    "volume clone": Command("volume_care", "Make a new volume with a volume's files"),
     "volume create": Command("volumes", "Create a volume"),
     "volume inspect": Command("inspect", "Display detailed information on one or more volumes"),
     "volume ls": Command("volumes", "List volumes"),
     "volume prune": Command("pruning", "Remove unused local volumes"),
+    "volume restore": Command("volume_care", "Make a backup's files a volume's"),
     "volume rm": Command("volumes", "Remove one or more volumes"),
+    "volume snapshot": Command("volume_care", "Manage snapshots of a volume"),
 }
 
 _OF_CONTAINERS = ("attach", "commit", "cp", "create", "diff", "exec", "export", "kill", "logs", "pause", "port", "rename", "restart", "rm",
@@ -115,7 +119,8 @@ GROUPS = {
     "volume": Group(
         "Manage volumes",
         {"create": "volume create", "inspect": "volume inspect", "ls": "volume ls", "list": "volume ls"}
-        | {"prune": "volume prune", "rm": "volume rm", "remove": "volume rm"},
+        | {"prune": "volume prune", "rm": "volume rm", "remove": "volume rm"}
+        | {"backup": "volume backup", "restore": "volume restore", "clone": "volume clone", "snapshot": "volume snapshot"},
     ),
 }  # fmt: skip
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from collections.abc import Callable
 from typing import Any
 
 from lamina.api.frames import Decoder
+from lamina.cli.archives import check_output, write_archive
 from lamina.cli.each import each
 from lamina.cli.grammar import CommandFailed, Options, Parser, whole
 from lamina.cli.joining import Joining, join
 from lamina.cli.streams import show
-from lamina.client.client import Client, Response, quoted
+from lamina.client.client import Client, quoted
 from lamina.errors import NotFound, NotModified
 
 _MANY = "[OPTIONS] CONTAINER [CONTAINER...]"
@@ -217,40 +217,6 @@ def export(client: Client, argv: list[str]) -> int:
     options = parser.parse(argv)
     check_output(options.output, "failed to export container")
     return write_archive(client.request("GET", f"/containers/{quoted(options.container)}/export"), options.output)
-
-
-def check_output(path: str | None, failure: str) -> None:
-    """Refuse to write an archive to a terminal, or where no file can be. Raises CommandFailed, before anything was asked for."""
-    if not path:
-        if sys.stdout.isatty():
-            raise CommandFailed("cowardly refusing to save to a terminal. Use the -o flag or redirect")
-        return
-    directory = os.path.dirname(path)
-    if directory and not os.path.isdir(directory):
-        raise CommandFailed(f"{failure}: invalid output path: stat {directory}: no such file or directory")
-    if os.path.isdir(path):
-        raise CommandFailed(f"{failure}: cannot write to a directory")
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise CommandFailed(f"{failure}: cannot write to a character device file")
-
-
-def write_archive(response: Response, output: str | None) -> int:
-    """Write a body to a file, which appears when it is whole, or to standard output."""
-    if not output:
-        for chunk in response:
-            sys.stdout.buffer.write(chunk)
-        sys.stdout.buffer.flush()
-        return 0
-    temporary = f"{output}.tmp-{os.getpid()}"
-    try:
-        with open(temporary, "wb") as file:
-            for chunk in response:
-                file.write(chunk)
-        os.replace(temporary, output)
-    finally:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
-    return 0
 
 
 COMMANDS = {

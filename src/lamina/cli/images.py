@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from lamina.cli.archives import check_output, size_of, with_progress, write_archive
 from lamina.cli.grammar import CommandFailed, Parser, name_and_value
 from lamina.cli.output import (
     Listing,
@@ -231,8 +231,6 @@ def rmi(client: Client, argv: list[str]) -> int:
 
 def save(client: Client, argv: list[str]) -> int:
     """``lamina save``."""
-    from lamina.cli.containers import check_output, write_archive
-
     parser = Parser("save", "[OPTIONS] IMAGE [IMAGE...]")
     parser.value("-o", "--output", help="Write to a file, instead of STDOUT")
     parser.value("--platform", convert=platform_json, help="Save only the given platform variant")
@@ -253,7 +251,7 @@ def load(client: Client, argv: list[str]) -> int:
     if not options.input and sys.stdin.isatty():
         raise CommandFailed("requested load from stdin, but stdin is empty")
     with open(options.input, "rb") if options.input else sys.stdin.buffer as source:
-        chunks = with_progress(iter(lambda: source.read(_READ_BYTES), b""), "loading", _size_of(source))
+        chunks = with_progress(iter(lambda: source.read(_READ_BYTES), b""), "loading", size_of(source))
         query = {"quiet": options.quiet, "platform": options.platform}
         response = client.request("POST", "/images/load", query, chunks=chunks)
     progress_lines(response.lines(), lambda fields: print(fields.get("stream", ""), end=""))
@@ -277,7 +275,7 @@ def import_(client: Client, argv: list[str]) -> int:
         print(import_stream(client, None, *details, source=options.source))
         return 0
     with open(options.source, "rb") if options.source != "-" else sys.stdin.buffer as source:
-        chunks = with_progress(iter(lambda: source.read(_READ_BYTES), b""), "importing", _size_of(source))
+        chunks = with_progress(iter(lambda: source.read(_READ_BYTES), b""), "importing", size_of(source))
         print(import_stream(client, chunks, *details))
     return 0
 
@@ -305,29 +303,6 @@ def import_stream(
     result: list[str] = []
     progress_lines(response.lines(), lambda fields: result.append(str(fields.get("status", ""))))
     return result[-1]
-
-
-def with_progress(chunks: Iterator[bytes], what: str, total: int | None) -> Iterator[bytes]:
-    """The same chunks, with a bar on standard error if that is a terminal."""
-    if not sys.stderr.isatty():
-        yield from chunks
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(what, total=total)
-        for chunk in chunks:
-            yield chunk
-            progress.advance(task, len(chunk))
-
-
-def _size_of(source: Any) -> int | None:
-    import stat
-
-    status = os.fstat(source.fileno())
-    return status.st_size if stat.S_ISREG(status.st_mode) else None
 
 
 def verify(client: Client, argv: list[str]) -> int:

@@ -49,7 +49,7 @@ from lamina.runtime import defaults
 from lamina.runtime.runtimes import Runtimes
 from lamina.runtime.spec import DEFAULT_VARIABLES
 from lamina.snapshot import Snapshots
-from lamina.volume import Hold, VolumeInUse, VolumeNotFound, VolumeStore
+from lamina.volume import Hold, VolumeInUse, VolumeMounts, VolumeNotFound, VolumeStore
 
 _SHM_BYTES = 64 << 20
 
@@ -74,6 +74,7 @@ class Creation:
         images: ImageStore,
         snapshots: Snapshots,
         volumes: VolumeStore,
+        volume_mounts: VolumeMounts,
         hierarchies: Hierarchies,
         runtimes: Runtimes,
         networks: NetworkStore,
@@ -84,6 +85,7 @@ class Creation:
         self._images = images
         self._snapshots = snapshots
         self._volumes = volumes
+        self._volume_mounts = volume_mounts
         self._hierarchies = hierarchies
         self._runtimes = runtimes
         self._networks = networks
@@ -176,7 +178,10 @@ class Creation:
         running = {point.name for record in self._store if record.state.has_process for point in record.mounts}
         async with self._snapshots.mounted(container_id, image.config.diff_ids) as rootfs:
             for volume, target in plan.to_fill:
-                await fill_volume(volume, rootfs, target, in_use=volume.name in running)
+                async with self._volume_mounts.mounted(volume.name, container_id):
+                    if not volume.options or not any(volume.path.iterdir()):
+                        in_use = volume.name in running or bool(volume.options)
+                        await fill_volume(volume, rootfs, target, in_use=in_use)
 
 
 def _record(

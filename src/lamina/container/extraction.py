@@ -11,6 +11,7 @@ import os
 import shutil
 import stat
 import tarfile
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
@@ -46,14 +47,16 @@ def extract(root: int, directory: str, source: int, options: ExtractOptions) -> 
     os.umask(0)
     try:
         with tarfile.open(fileobj=open_decompressed(source), mode="r|", errorlevel=2) as archive:
-            _Extraction(root, directory, options).take(archive)
+            Extraction(root, directory, options).take(archive, archive)
     except (tarfile.TarError, InvalidLayer, EOFError) as error:
         raise CannotExtract(f"archive/tar: invalid tar header: {error}") from None
     while os.read(source, _COPY_BYTES):
         pass  # what comes behind the tar's end is nothing to a client that is still sending it
 
 
-class _Extraction:
+class Extraction:
+    """One tar being unpacked into a directory of a root."""
+
     def __init__(self, root: int, directory: str, options: ExtractOptions) -> None:
         self._root = root
         self._directory = directory
@@ -61,9 +64,9 @@ class _Extraction:
         self._parent: tuple[str, int] | None = None
         self._times: list[tuple[str, tuple[int, int]]] = []
 
-    def take(self, archive: tarfile.TarFile) -> None:
-        """Unpack all of it; the times of directories come last, as what is put into them changes these."""
-        for member in archive:
+    def take(self, archive: tarfile.TarFile, members: Iterable[tarfile.TarInfo]) -> None:
+        """Unpack *members* of it; the times of directories come last, as what is put into them changes these."""
+        for member in members:
             archive.members = []  # type: ignore[attr-defined] # the library would keep all of them
             path = self._place(member.name)
             if path != self._directory:
@@ -166,6 +169,11 @@ class _Extraction:
             os.link(source, name, src_dir_fd=target_parent, dst_dir_fd=parent, follow_symlinks=False)
         finally:
             os.close(target_parent)
+
+    def attributes(self, fd: int, member: tarfile.TarInfo) -> None:
+        """Make an open file what a member tells of it, its times too."""
+        self._attributes(fd, member)
+        os.utime(fd, ns=_times(member))
 
     def _attributes(self, fd: int, member: tarfile.TarInfo) -> None:
         """Owner before mode, since chown clears set-id bits, and capabilities, which are attributes."""

@@ -23,6 +23,7 @@ from lamina.container.config import Mount as MountObject
 from lamina.container.errors import UnsupportedOption
 from lamina.container.record import MountPoint
 from lamina.errors import InvalidArgument
+from lamina.volume import VolumeDriverNotFound
 
 Kind = Literal["bind", "volume", "tmpfs", "image"]
 Recursion = Literal["with", "if-possible", "without"]
@@ -76,6 +77,7 @@ class MountRequest:
     copies: bool = True
     """Whether an empty volume gets what the image has in its place."""
     labels: Mapping[str, str] = field(default_factory=dict)
+    driver_options: Mapping[str, str] = field(default_factory=dict)
     options: tuple[str, ...] = ()
     """A tmpfs' own, as in fstab."""
     subpath: str = ""
@@ -232,12 +234,21 @@ def _volume_mount(mount: MountObject, target: str) -> MountRequest:
     options = mount.volume_options or VolumeOptions()
     driver = options.driver_config or DriverConfig()
     subpath = _subpath("volume", options.subpath)
-    if driver.name not in ("", "local") or driver.options:
-        raise UnsupportedOption("volume driver options")
+    if driver.name not in ("", "local"):
+        # not as a thing that is not found, which a client would take for the image
+        raise InvalidMount(VolumeDriverNotFound(mount.source, driver.name).message)
     copies = not options.no_copy and not subpath
     labels = options.labels or {}
     return MountRequest(
-        "volume", target, mount.source, mount.read_only, "z", copies=copies, labels=labels, subpath=subpath
+        "volume",
+        target,
+        mount.source,
+        mount.read_only,
+        "z",
+        copies=copies,
+        labels=labels,
+        driver_options=driver.options or {},
+        subpath=subpath,
     )
 
 

@@ -69,11 +69,11 @@ async def plan_mounts(
             points.append(_point(request, request.source))
         elif request.kind == "volume":
             fresh = request.source not in volumes
-            volume = await hold.create(request.source or None, dict(request.labels))
+            volume = await hold.create(request.source or None, dict(request.labels), dict(request.driver_options))
             # of those who share a volume without a name, the last one takes it away
             if not request.source or (volume.anonymous and volume.name in shared):
                 anonymous.append(volume.name)
-            if request.copies and (fresh or not any(volume.path.iterdir())):
+            if request.copies and (fresh or volume.options or not any(volume.path.iterdir())):
                 to_fill.append((volume, target))
             points.append(_point(request, str(volume.path), volume.name))
         elif request.kind == "image":

@@ -24,7 +24,7 @@ from lamina.container.log_options import tag_of
 from lamina.container.mount_requests import mount_requests
 from lamina.container.mounts import runtime_mounts
 from lamina.container.networking import Networking
-from lamina.container.record import NEVER, Joined, Record
+from lamina.container.record import NEVER, Joined, Record, volumes_of
 from lamina.container.settings import (
     DonorOf,
     container_settings,
@@ -44,6 +44,7 @@ from lamina.runtime.runtimes import Runtimes
 from lamina.runtime.settings import Mount, Resources
 from lamina.runtime.spec import build_process, build_spec
 from lamina.snapshot import LowerDriver, Snapshots
+from lamina.volume import VolumeMounts
 
 _log = logging.getLogger(__name__)
 
@@ -67,6 +68,7 @@ class ContainerProcesses:
         *,
         snapshots: Snapshots,
         lowers: LowerDriver,
+        volume_mounts: VolumeMounts,
         networking: Networking,
         proxies: PortProxies,
         runtimes: Runtimes,
@@ -77,6 +79,7 @@ class ContainerProcesses:
         self._run_root = run_root
         self._snapshots = snapshots
         self._lowers = lowers
+        self._volume_mounts = volume_mounts
         self._networking = networking
         self._proxies = proxies
         self._runtimes = runtimes
@@ -125,6 +128,7 @@ class ContainerProcesses:
         try:
             await asyncio.wait((joining, mounting))
             where, rootfs = joining.result(), mounting.result()
+            await self._volume_mounts.take(volumes_of(record), record.id)
             if record.state.started_at == NEVER:
                 init_layer.mark(rootfs)
             donor = donor_in(record.host_config.network_mode)
@@ -329,6 +333,7 @@ class ContainerProcesses:
         delete = runtime.delete_ended if has_ended else runtime.delete
         await delete(bundle, record.id, self.group(record))
         await self._snapshots.unmount(record.id)
+        await self._volume_mounts.give_back(volumes_of(record), record.id)
         if joined is not None:
             if joined.ports:
                 await self._proxies.end(bundle)

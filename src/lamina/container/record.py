@@ -163,6 +163,11 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, state=msgspec.structs.replace(self.state, **changes))
 
 
+def volumes_of(record: Record) -> list[str]:
+    """The names of the volumes that a container has."""
+    return [point.name for point in record.mounts if point.type == "volume"]
+
+
 def encode(record: Record) -> bytes:
     """The form in which a record is stored."""
     return msgspec.json.encode(record)

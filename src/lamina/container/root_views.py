@@ -15,19 +15,21 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from lamina.container import init_layer
-from lamina.container.record import NEVER, MountPoint, Record
+from lamina.container.record import NEVER, MountPoint, Record, volumes_of
 from lamina.linux import mount, paths, processes
 from lamina.linux.tasks import to_the_end
 from lamina.oci.digest import DiffID, Digest
 from lamina.snapshot import Snapshots
+from lamina.volume import VolumeMounts
 
 
 class RootViews:
     """The views of one state root's containers."""
 
-    def __init__(self, run_root: Path, snapshots: Snapshots) -> None:
+    def __init__(self, run_root: Path, snapshots: Snapshots, volume_mounts: VolumeMounts) -> None:
         self._run_root = run_root
         self._snapshots = snapshots
+        self._volume_mounts = volume_mounts
 
     def open(self) -> None:
         """Remove the views that a killed daemon left."""
@@ -49,12 +51,14 @@ class RootViews:
             if record.state.started_at == NEVER:
                 init_layer.mark(rootfs)
             place = self._run_root / secrets.token_hex(8)
+            await self._volume_mounts.take(volumes_of(record), place.name)
             try:
                 await to_the_end(asyncio.to_thread(_put_together, place, rootfs, record))
                 with paths.directory(place) as root:
                     yield root
             finally:
                 await to_the_end(asyncio.to_thread(_take_down, place))
+                await to_the_end(self._volume_mounts.give_back(volumes_of(record), place.name))
 
 
 def _root_of_process(record: Record) -> int | None:

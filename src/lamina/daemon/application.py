@@ -18,6 +18,7 @@ from lamina.daemon.routes import (
     images,
     networks,
     system,
+    volume_care,
     volumes,
 )
 from lamina.engine import Engine
@@ -28,7 +29,18 @@ _log = logging.getLogger(__name__)
 
 def all_routes(engine: Engine) -> list[Route]:
     """Every endpoint."""
-    modules = (system, images, builds, containers, container_files, container_use, execs, volumes, networks)
+    modules = (
+        system,
+        images,
+        builds,
+        containers,
+        container_files,
+        container_use,
+        execs,
+        volumes,
+        volume_care,
+        networks,
+    )
     return [route for module in modules for route in module.routes(engine)]
 
 

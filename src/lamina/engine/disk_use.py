@@ -25,7 +25,7 @@ class ContainerUse:
 
 @dataclass(frozen=True)
 class VolumeUse:
-    """A volume's files in bytes, and how many containers refer to it."""
+    """A volume's files in bytes, those of its snapshots included, and how many containers refer to it."""
 
     volume: Volume
     size: int
@@ -54,7 +54,7 @@ async def volumes_use(engine: Engine) -> list[VolumeUse]:
     users = [{point.name for point in record.mounts} for record in engine.containers]
 
     def measure(volume: Volume) -> VolumeUse:
-        return VolumeUse(volume, bytes_below(volume.path), sum(volume.name in names for names in users))
+        return VolumeUse(volume, bytes_below(volume.path.parent), sum(volume.name in names for names in users))
 
     return await asyncio.to_thread(lambda: [measure(volume) for volume in engine.volumes])
 

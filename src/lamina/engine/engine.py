@@ -31,7 +31,7 @@ from lamina.container.locks import ContainerLocks
 from lamina.container.log_rotation import LogRotation
 from lamina.container.networking import Networking, live_endpoints
 from lamina.container.processes import ContainerProcesses
-from lamina.container.record import Record
+from lamina.container.record import Record, volumes_of
 from lamina.container.root_views import RootViews
 from lamina.container.stats import Stats
 from lamina.container.store import ContainerStore
@@ -41,6 +41,7 @@ from lamina.engine.container_events import container_emitter, of_endpoint
 from lamina.engine.event_journal import EventJournal
 from lamina.engine.events import Event, EventLog
 from lamina.engine.networks import Networks
+from lamina.engine.volume_care import VolumeCare
 from lamina.errors import Unavailable
 from lamina.image import store as image_store
 from lamina.image.intake import LayerIntake
@@ -65,7 +66,7 @@ from lamina.runtime.probe import Tools, find_others, find_tools
 from lamina.runtime.runtimes import Runtimes
 from lamina.snapshot import LayerTrees, LowerDriver, Snapshots, choose_driver
 from lamina.state import Database
-from lamina.volume import VolumeStore
+from lamina.volume import VolumeMounts, VolumeStore
 from lamina.volume import store as volume_store
 
 _MONITORS = "conmon"
@@ -122,6 +123,7 @@ class Engine:
     intake: LayerIntake
     removal: ImageRemoval
     volumes: VolumeStore
+    volume_mounts: VolumeMounts
     network_service: NetworkService
     network_definitions: NetworkStore
     networks: Networks
@@ -141,6 +143,7 @@ class Engine:
     copies: FileCopies
     commits: Commits
     builder: Builder
+    care: VolumeCare
     events: EventLog
     lock_fds: tuple[int, ...]
 
@@ -198,6 +201,8 @@ async def open_engine(options: EngineOptions, *, carry_on: bool = True) -> Engin
     owner = users.idmap.root if users is not None else (0, 0)
     volumes = VolumeStore(database, root / "volume", partial(_tell_of_volume, events), owner)
     await volumes.open()
+    volume_mounts = VolumeMounts(volumes)
+    volume_mounts.open(_users_of_volumes(containers))
     ids = [record.id for record in containers]
     snapshots = Snapshots(root / "snapshot" / "rw", run_root / "rootfs", lowers, users)
     snapshots.open(ids)
@@ -232,6 +237,7 @@ async def open_engine(options: EngineOptions, *, carry_on: bool = True) -> Engin
         run_root / "container",
         snapshots=snapshots,
         lowers=lowers,
+        volume_mounts=volume_mounts,
         networking=networking,
         proxies=PortProxies(own_group),
         runtimes=runtimes,
@@ -253,7 +259,7 @@ async def open_engine(options: EngineOptions, *, carry_on: bool = True) -> Engin
     lifecycle = Lifecycle(containers, processes, snapshots, volumes, locks, freezing, announcements)
     execs = Execs(containers, processes, lifecycle.tell)
     health = HealthChecks(containers, lifecycle, processes.run_to_completion)
-    views = RootViews(run_root / "view", snapshots)
+    views = RootViews(run_root / "view", snapshots, volume_mounts)
     views.open()
     logs = LogRotation(containers, processes.log_path, processes.reopen_log)
     announcements.subscribe(health.heard)
@@ -275,7 +281,9 @@ async def open_engine(options: EngineOptions, *, carry_on: bool = True) -> Engin
     processes.open(ids)
     intake = LayerIntake(content, trees, options.layer_limits)
     idmap = users.idmap if users is not None else None
-    creation = Creation(containers, images, snapshots, volumes, hierarchies, runtimes, definitions, idmap)
+    creation = Creation(
+        containers, images, snapshots, volumes, volume_mounts, hierarchies, runtimes, definitions, idmap
+    )
     cache_mounts = CacheMounts(root / "build" / "mounts")
     room = MountRoom(cache_mounts, snapshots)
     runner = StepRunner(
@@ -303,6 +311,7 @@ async def open_engine(options: EngineOptions, *, carry_on: bool = True) -> Engin
         intake=intake,
         removal=removal,
         volumes=volumes,
+        volume_mounts=volume_mounts,
         network_service=network_service,
         network_definitions=definitions,
         networks=Networks(definitions, network_service, resolver, containers, events),
@@ -322,6 +331,7 @@ async def open_engine(options: EngineOptions, *, carry_on: bool = True) -> Engin
         copies=FileCopies(views),
         commits=Commits(images, intake, snapshots, lowers),
         builder=builder,
+        care=VolumeCare(volumes, volume_mounts, containers, processes, freezing, idmap),
         events=events,
         lock_fds=lock_fds,
     )
@@ -372,6 +382,15 @@ def _own_group(hierarchies: Hierarchies, parent: str) -> Callable[[int], None] |
 
 def _tell_of_volume(events: EventLog, action: str, name: str) -> None:
     events.publish(Event("volume", action, name, {"driver": "local"}))
+
+
+def _users_of_volumes(containers: ContainerStore) -> dict[str, list[str]]:
+    """Which running containers have which volumes."""
+    users: dict[str, list[str]] = {}
+    for record in containers:
+        for name in volumes_of(record) if record.state.has_process else ():
+            users.setdefault(name, []).append(record.id)
+    return users
 
 
 def _tell_of_connection(events: EventLog, action: str, record: Record, network: Network) -> None:

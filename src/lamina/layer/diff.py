@@ -63,20 +63,23 @@ def add_resource(
     shown: bytes,
     owner_in: OwnerIn | None = None,
     hollow: frozenset[bytes] = frozenset(),
+    *,
+    as_is: bool = False,
 ) -> None:
     """Write a file of any kind as *shown*, and all that lies in it if it is a directory, but for what lies in *hollow* ones.
 
+    With *as_is* overlayfs' marks are files and attributes like others: what they stand for is somebody else's.
     A link in the last place, *name* in *parent_fd*, is not followed. Blocking. Raises OSError, or SourceChanged.
     """
     full = b"/proc/self/fd/%d/%s" % (parent_fd, name)
     status = os.stat(name, dir_fd=parent_fd, follow_symlinks=False)
     if not stat.S_ISDIR(status.st_mode):
-        _Walk(stream, parent_fd, b"", owner_in=owner_in).add_file(full, shown, status)
+        _Walk(stream, parent_fd, b"", owner_in=owner_in, as_is=as_is).add_file(full, shown, status)
         return
     fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent_fd)
     try:
-        stream.add(shown, node_of(full, status, owner_in))
-        _Walk(stream, fd, shown, owner_in=owner_in, hollow=hollow).add_all()
+        stream.add(shown, node_of(full, status, owner_in, as_is=as_is))
+        _Walk(stream, fd, shown, owner_in=owner_in, hollow=hollow, as_is=as_is).add_all()
     finally:
         os.close(fd)
 
@@ -86,8 +89,8 @@ def attributes_of(status: os.stat_result) -> Attributes:
     return status.st_mode, status.st_uid, status.st_gid, status.st_mtime_ns
 
 
-def node_of(path: bytes, status: os.stat_result, owner_in: OwnerIn | None = None) -> Node:
-    """A file of this machine as a tree's node, with its extended attributes but for overlayfs' own."""
+def node_of(path: bytes, status: os.stat_result, owner_in: OwnerIn | None = None, *, as_is: bool = False) -> Node:
+    """A file of this machine as a tree's node, with its extended attributes but, unless it is to be *as_is*, for overlayfs' own."""
     uid, gid = status.st_uid, status.st_gid
     if owner_in is not None:
         uid, gid = owner_in(uid, gid)
@@ -100,7 +103,7 @@ def node_of(path: bytes, status: os.stat_result, owner_in: OwnerIn | None = None
         node.children = {}
     elif stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
         node.rdev = os.major(status.st_rdev) << 20 | os.minor(status.st_rdev)
-    node.xattrs = _xattrs(path)
+    node.xattrs = _xattrs(path, as_is=as_is)
     return node
 
 
@@ -119,8 +122,11 @@ class _Walk:
         untouched: Mapping[bytes, Attributes] = MappingProxyType({}),
         owner_in: OwnerIn | None = None,
         hollow: frozenset[bytes] = frozenset(),
+        *,
+        as_is: bool = False,
     ) -> None:
         """*prefix* is what all paths begin with."""
+        self._as_is = as_is
         self._writer = writer
         self._top_fd = top_fd
         self._prefix = prefix
@@ -159,24 +165,27 @@ class _Walk:
             status = os.stat(name, dir_fd=fd, follow_symlinks=False)
         except FileNotFoundError:
             return  # removed since the directory was read
-        if stat.S_ISCHR(status.st_mode) and status.st_rdev == 0:
+        if stat.S_ISCHR(status.st_mode) and status.st_rdev == 0 and not self._as_is:
             self._writer.add_whiteout(directory, name)
         elif path in self._hollow:
-            self._writer.add(path, node_of(full, status, self._owner_in))
+            self._writer.add(path, self._node(full, status))
         elif stat.S_ISDIR(status.st_mode):
             opened = self._open(name, fd, path)
             self._opened.append(opened)
             if self._untouched.get(path) == attributes_of(status) and not opened[2]:
                 return
-            self._writer.add(path, node_of(full, status, self._owner_in))
-            if _is_opaque(full):
+            self._writer.add(path, self._node(full, status))
+            if not self._as_is and _is_opaque(full):
                 self._writer.add_opaque(path)
         elif not stat.S_ISSOCK(status.st_mode):
             self.add_file(full, path, status)
 
+    def _node(self, full: bytes, status: os.stat_result) -> Node:
+        return node_of(full, status, self._owner_in, as_is=self._as_is)
+
     def add_file(self, full: bytes, path: bytes, status: os.stat_result) -> None:
         """Write what is no directory."""
-        node = node_of(full, status, self._owner_in)
+        node = self._node(full, status)
         if status.st_nlink > 1:
             first = self._links.setdefault((status.st_dev, status.st_ino), path)
             if first != path:
@@ -206,12 +215,12 @@ def _is_opaque(path: bytes) -> bool:
         raise
 
 
-def _xattrs(path: bytes) -> dict[bytes, bytes] | None:
+def _xattrs(path: bytes, *, as_is: bool) -> dict[bytes, bytes] | None:
     """Extended attributes; one that is listed and cannot be read (a damaged ACL of a lower file) is as good as none."""
     found = {}
     with _no_xattrs():
         for name in os.listxattr(path, follow_symlinks=False):
-            if not name.startswith(_OVERLAY_XATTR):
+            if as_is or not name.startswith(_OVERLAY_XATTR):
                 with _no_xattrs():
                     found[os.fsencode(name)] = os.getxattr(path, name, follow_symlinks=False)
     return found or None

@@ -15,6 +15,9 @@ from typing import BinaryIO
 from lamina.linux import libc
 
 _SYNC_FILE_RANGE_WRITE = 2
+_AT_FDCWD = ctypes.c_int(-100)
+_RENAME_EXCHANGE = ctypes.c_uint(2)
+_FICLONE = 0x40049409
 TEMPORARY_PREFIX = ".tmp-"
 
 
@@ -40,6 +43,21 @@ def bytes_below(top: Path) -> int:
                         seen.add((status.st_dev, status.st_ino))
                     total += status.st_size
     return total
+
+
+def exchange(one: Path, other: Path) -> None:
+    """Let two files or directories change places, at once (renameat2(2), RENAME_EXCHANGE). Raises OSError."""
+    paths = (os.fsencode(one), os.fsencode(other))
+    libc.call("renameat2", _AT_FDCWD, paths[0], _AT_FDCWD, paths[1], _RENAME_EXCHANGE, paths=(str(one), str(other)))
+
+
+def clone_file(source: int, target: int) -> bool:
+    """Let a file share the bytes of another until one of them is changed (ioctl_ficlone(2)); False if the file system cannot."""
+    try:
+        fcntl.ioctl(target, _FICLONE, source)
+    except OSError:
+        return False
+    return True
 
 
 def temporary_name(path: Path) -> Path:

@@ -15,17 +15,19 @@ import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 
 from lamina.errors import Conflict, InvalidArgument, NotFound
+from lamina.linux import mount
 from lamina.linux.deletion import remove_tree
-from lamina.linux.files import TEMPORARY_PREFIX, sync_directory, temporary_name
+from lamina.linux.files import TEMPORARY_PREFIX, exchange, sync_directory, temporary_name
 from lamina.state import Database, Schema
 from lamina.state.database import Change
+from lamina.volume.driver_options import MountArguments
 
 SCHEMA = Schema(
     "volume",
@@ -36,6 +38,7 @@ SCHEMA = Schema(
             anonymous INTEGER NOT NULL,
             labels BLOB NOT NULL
         ) STRICT""",
+        "ALTER TABLE volume ADD COLUMN options BLOB NOT NULL DEFAULT x'7B7D'",  # an empty JSON object
     ),
 )
 
@@ -79,6 +82,14 @@ class InvalidVolumeName(InvalidArgument):
         self.name = name
 
 
+class VolumeDriverNotFound(NotFound):
+    """There is no driver but ``local``."""
+
+    def __init__(self, name: str, driver: str) -> None:
+        super().__init__(f'create {name}: error looking up volume plugin {driver}: plugin "{driver}" not found')
+        self.driver = driver
+
+
 class VolumeBeingUsed(VolumeInUse):
     """A container that is being made is about to refer to the volume."""
 
@@ -95,6 +106,8 @@ class Volume:
     created: str
     anonymous: bool
     labels: dict[str, str]
+    options: dict[str, str] = field(default_factory=dict)
+    """The driver's; see ``driver_options``."""
 
 
 class VolumeStore:
@@ -116,14 +129,20 @@ class VolumeStore:
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._root.chmod(0o700)
         for row in await self._database.read(lambda c: c.execute("SELECT * FROM volume").fetchall()):
-            labels = msgspec.json.decode(row["labels"], type=dict[str, str])
-            self._show(Volume(row["name"], self._path(row["name"]), row["created"], bool(row["anonymous"]), labels))
+            labels, options = (msgspec.json.decode(row[c], type=dict[str, str]) for c in ("labels", "options"))
+            path = self._path(row["name"])
+            self._show(Volume(row["name"], path, row["created"], bool(row["anonymous"]), labels, options))
         await asyncio.to_thread(self._clear)
         for directory in self._root.iterdir():
             if directory.name not in self._volumes and _is_valid(directory.name) and (directory / _DATA).is_dir():
                 created = datetime.fromtimestamp(directory.stat().st_mtime, UTC)
                 is_anonymous = _ANONYMOUS.fullmatch(directory.name) is not None
                 await self._record(Volume(directory.name, directory / _DATA, _written(created), is_anonymous, {}))
+
+    @property
+    def root(self) -> Path:
+        """Where all volumes are."""
+        return self._root
 
     def __iter__(self) -> Iterator[Volume]:
         return iter(list(self._volumes.values()))
@@ -146,11 +165,14 @@ class VolumeStore:
         """Whether somebody at work needs the volume."""
         return self._held[name] > 0
 
-    async def create(self, name: str | None = None, labels: dict[str, str] | None = None) -> Volume:
+    async def create(
+        self, name: str | None = None, labels: dict[str, str] | None = None, options: dict[str, str] | None = None
+    ) -> Volume:
         """Make a volume, an anonymous one without a name; one that exists is returned as it is.
 
-        Raises InvalidVolumeName.
+        Raises InvalidVolumeName, InvalidVolumeOption.
         """
+        MountArguments.of(options or {})
         anonymous = not name
         name = name or secrets.token_hex(32)
         if not _is_valid(name):
@@ -158,10 +180,41 @@ class VolumeStore:
         if name in self._volumes:
             return self._volumes[name]
         await asyncio.to_thread(self._make_directory, name)
-        made = Volume(name, self._path(name), _written(datetime.now(UTC)), anonymous, dict(labels or {}))
+        made = Volume(
+            name, self._path(name), _written(datetime.now(UTC)), anonymous, dict(labels or {}), dict(options or {})
+        )
         shown = await self._record(made)
         if shown is made:
             self._tell("create", name)
+        return shown
+
+    def scratch(self) -> Path:
+        """A new directory beside the volumes, for files that are to become one; what is left of it is garbage."""
+        place = temporary_name(self._root / "volume")
+        place.mkdir(mode=_DIRECTORY_MODE)
+        return place
+
+    async def fill(
+        self, name: str, scratch: Path, labels: dict[str, str] | None = None, options: dict[str, str] | None = None
+    ) -> Volume:
+        """Let ``_data`` in a scratch directory be a volume's files: a new one's, or at once in place of those that it has.
+
+        Raises InvalidVolumeName, InvalidVolumeOption.
+        """
+        if not _is_valid(name):
+            raise InvalidVolumeName(name)
+        MountArguments.of(options or {})
+        if name in self._volumes:
+            await asyncio.to_thread(exchange, scratch / _DATA, self._volumes[name].path)
+            await asyncio.to_thread(remove_tree, scratch)
+            return self._volumes[name]
+        scratch.rename(self._path(name).parent)
+        sync_directory(self._root)
+        made = Volume(
+            name, self._path(name), _written(datetime.now(UTC)), False, dict(labels or {}), dict(options or {})
+        )
+        shown = await self._record(made)
+        self._tell("create", name)
         return shown
 
     async def remove(self, name: str) -> None:
@@ -198,6 +251,8 @@ class VolumeStore:
 
     def _to_trash(self, volume: Volume) -> Path:
         del self._volumes[volume.name]
+        if volume.options:
+            mount.unmount_all(str(volume.path))  # what is mounted there is not the volume's to delete
         trash = self._root / f"{_TRASH}{secrets.token_hex(8)}-{volume.name}"
         with suppress(FileNotFoundError):
             volume.path.parent.rename(trash)
@@ -232,10 +287,11 @@ class VolumeStore:
         sync_directory(self._root)
 
     async def _record(self, volume: Volume) -> Volume:
-        row = (volume.name, volume.created, volume.anonymous, msgspec.json.encode(volume.labels))
+        encoded = (msgspec.json.encode(volume.labels), msgspec.json.encode(volume.options))
+        row = (volume.name, volume.created, volume.anonymous, *encoded)
 
         def insert(connection: sqlite3.Connection) -> None:
-            connection.execute("INSERT OR IGNORE INTO volume VALUES (?, ?, ?, ?)", row)
+            connection.execute("INSERT OR IGNORE INTO volume VALUES (?, ?, ?, ?, ?)", row)
 
         await self._database.write(insert)
         return self._show(volume)
@@ -263,9 +319,11 @@ class Hold:
     def __exit__(self, *exception: object) -> None:
         self.release()
 
-    async def create(self, name: str | None = None, labels: dict[str, str] | None = None) -> Volume:
+    async def create(
+        self, name: str | None = None, labels: dict[str, str] | None = None, options: dict[str, str] | None = None
+    ) -> Volume:
         """As ``VolumeStore.create``; the volume is held from the moment at which it is known."""
-        volume = await self._store.create(name, labels)
+        volume = await self._store.create(name, labels, options)
         self._names.append(volume.name)
         if not name:
             self.made_anonymous.append(volume.name)

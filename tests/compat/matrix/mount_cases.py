@@ -162,12 +162,12 @@ def a_volume(lab: Lab) -> None:
 
 @CASES.covers("Mount.VolumeOptions: DriverConfig\nMount.VolumeOptions.DriverConfig: Name Options")
 def a_volume_of_a_driver(lab: Lab) -> None:
-    """The local driver's options are not built yet, and there is no other driver."""
-    for driver in (
-        {"Name": "bogus"},
-        {"Name": "local", "Options": {"type": "tmpfs", "device": "tmpfs", "o": "size=1m"}},
-    ):
-        lab.refused([400, 404, 501], "driver", host=_one(Type="volume", VolumeOptions={"DriverConfig": driver}))
+    lab.refused(
+        [400], "bogus", "not found", host=_one(Type="volume", VolumeOptions={"DriverConfig": {"Name": "bogus"}})
+    )
+    driver = {"Name": "local", "Options": {"type": "tmpfs", "device": "tmpfs", "o": "size=1m"}}
+    told = lab.run("grep ' /x tmpfs' /proc/mounts", host=_one(Type="volume", VolumeOptions={"DriverConfig": driver}))
+    assert "size=1024k" in told
     lab.run("touch /x/f", host=_one(Type="volume", VolumeOptions={"DriverConfig": {"Name": "local"}}))
 
 

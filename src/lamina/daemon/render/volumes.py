@@ -19,7 +19,7 @@ def volume(volume: Volume) -> dict[str, Any]:
         "Labels": labels or None,
         "Mountpoint": str(volume.path),
         "Name": volume.name,
-        "Options": None,
+        "Options": volume.options or None,
         "Scope": "local",
     }
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -21,6 +20,7 @@ from lamina.container.file_copies import PathStat
 from lamina.container.record import Record
 from lamina.container.times import rfc3339
 from lamina.daemon.http import Request, Response, StreamingResponse, json_response
+from lamina.daemon.http.held import Held
 from lamina.daemon.http.message import InvalidRequest, encode_json
 from lamina.daemon.router import Route
 from lamina.engine import Engine
@@ -65,7 +65,7 @@ class _ContainerFiles:
             await stack.aclose()
             raise
         self._engine.lifecycle.tell("archive-path", record)
-        return StreamingResponse(_Held(tar, stack), _TAR, headers=_stat_header(stat))
+        return StreamingResponse(Held(tar, stack), _TAR, headers=_stat_header(stat))
 
     async def write(self, request: Request) -> Response:
         record = self._find(request)
@@ -123,23 +123,6 @@ class _ContainerFiles:
                 return  # somebody else has, or it was removed
 
         stack.push_async_callback(go_on)
-
-
-class _Held:
-    """A body that is made while something is held open for it."""
-
-    def __init__(self, body: AsyncIterator[bytes], stack: AsyncExitStack) -> None:
-        self._body = body
-        self._stack = stack
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self._body
-
-    async def aclose(self) -> None:
-        close = getattr(self._body, "aclose", None)
-        if close is not None:
-            self._stack.push_async_callback(close)
-        await self._stack.aclose()
 
 
 def _path(request: Request) -> str:

@@ -8,7 +8,6 @@ import msgspec
 
 from lamina.api.filters import Filters
 from lamina.container.config import docker_name
-from lamina.container.errors import UnsupportedOption
 from lamina.daemon.http import Request, Response, json_response
 from lamina.daemon.render import volumes as render
 from lamina.daemon.router import Route
@@ -17,7 +16,8 @@ from lamina.engine.disk_use import volumes_use
 from lamina.engine.events import Event
 from lamina.errors import Conflict, NotFound
 from lamina.image.listing import has_labels
-from lamina.volume import VolumeInUse
+from lamina.volume import VolumeDriverNotFound, VolumeInUse
+from lamina.volume.snapshots import VolumeHasSnapshots
 
 _PRUNE_FILTERS = ("all", "label", "label!")
 _ANONYMOUS_ALONE_SINCE = (1, 42)
@@ -62,9 +62,9 @@ class _Volumes:
 
     async def create(self, request: Request) -> Response:
         body = await request.json(_CreateBody)
-        if body.driver not in ("", "local") or body.driver_opts:
-            raise UnsupportedOption("volume driver and its options")
-        volume = await self._engine.volumes.create(body.name or None, body.labels)
+        if body.driver not in ("", "local"):
+            raise VolumeDriverNotFound(body.name, body.driver)
+        volume = await self._engine.volumes.create(body.name or None, body.labels, body.driver_opts)
         return json_response(render.volume(volume), 201)
 
     async def inspect(self, request: Request) -> Response:
@@ -78,6 +78,8 @@ class _Volumes:
         users = self._users(name)
         if users:
             raise VolumeInUse(name, users)
+        if not request.flag("force") and await self._engine.care.snapshots(name):
+            raise VolumeHasSnapshots(name)
         await self._engine.volumes.remove(name)
         return Response(204)
 
@@ -95,7 +97,7 @@ class _Volumes:
             if any(has_labels(volume.labels, [unwanted]) for unwanted in filters.values_of("label!")):
                 continue
             with suppress(Conflict, NotFound):  # used, or removed by somebody else, meanwhile
-                if not self._users(volume.name):
+                if not self._users(volume.name) and not await self._engine.care.snapshots(volume.name):
                     await self._engine.volumes.remove(volume.name)
                     deleted.append(volume.name)
                     freed += use.size
