@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PYTEST_ARGS ?=
 STAMP := $(VENV)/.installed
 
-.PHONY: setup run test lint bench clean packages compatibility
+.PHONY: setup run test soak lint bench clean packages compatibility
 
 # an editable install is not compiled, and the interpreter may have been told not to keep what it compiles
 setup: $(STAMP)
@@ -25,6 +25,10 @@ run: setup
 
 test: setup
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# what takes minutes, and real databases
+soak: setup
+	LAMINA_SOAK=1 $(BIN)/python -m pytest tests/soak -s $(PYTEST_ARGS)
 
 lint: setup
 	$(BIN)/ruff check src tests bench

@@ -36,14 +36,14 @@ def routes(engine: Engine) -> list[Route]:
 
 class _VolumeCare:
     def __init__(self, engine: Engine) -> None:
-        self._care = engine.care
+        self._engine = engine
 
     async def back_up(self, request: Request) -> StreamingResponse:
         """The backup's bytes; what fails behind the first of them ends the body without its end."""
         stack = AsyncExitStack()
         try:
             chunks = await stack.enter_async_context(
-                self._care.backing_up(request.path_params["name"], _quiesce(request))
+                self._engine.care.backing_up(request.path_params["name"], _quiesce(request))
             )
         except BaseException:
             await stack.aclose()
@@ -51,32 +51,34 @@ class _VolumeCare:
         return StreamingResponse(Held(chunks, stack), _ZSTD)
 
     async def restore(self, request: Request) -> Response:
-        volume, about = await self._care.restore(
+        volume, about = await self._engine.care.restore(
             request.path_params.get("name"), aiter(request.body), force=request.flag("force")
         )
         return json_response({"Volume": render.volume(volume), "Backup": msgspec.to_builtins(about)}, 201)
 
     async def clone(self, request: Request) -> Response:
         target = request.query("target") or None
-        volume = await self._care.clone(request.path_params["name"], target, _quiesce(request))
+        volume = await self._engine.care.clone(request.path_params["name"], target, _quiesce(request))
         return json_response(render.volume(volume), 201)
 
     async def list_snapshots(self, request: Request) -> Response:
-        found = await self._care.snapshots(request.path_params["name"])
+        found = await self._engine.care.snapshots(request.path_params["name"])
         return json_response([_shown(snapshot) for snapshot in found])
 
     async def make_snapshot(self, request: Request) -> Response:
         name = request.query("name") or None
-        snapshot = await self._care.snapshot(request.path_params["name"], name, _quiesce(request))
+        snapshot = await self._engine.care.snapshot(request.path_params["name"], name, _quiesce(request))
         return json_response(_shown(snapshot), 201)
 
     async def restore_snapshot(self, request: Request) -> Response:
         params = request.path_params
-        volume = await self._care.restore_snapshot(params["name"], params["snapshot"], request.query("target") or None)
+        volume = await self._engine.care.restore_snapshot(
+            params["name"], params["snapshot"], request.query("target") or None
+        )
         return json_response(render.volume(volume))
 
     async def remove_snapshot(self, request: Request) -> Response:
-        await self._care.remove_snapshot(request.path_params["name"], request.path_params["snapshot"])
+        await self._engine.care.remove_snapshot(request.path_params["name"], request.path_params["snapshot"])
         return Response(204)
 
 
