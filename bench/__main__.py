@@ -61,7 +61,9 @@ def _measure(row: Row, started: list[engines.Engine], corpus: Corpus, directory:
         for engine in started:
             try:
                 value = row.measure(engine, corpus)
-            except subprocess.CalledProcessError as error:  # one engine that fails at one row is no reason to lose all others
+            except (
+                subprocess.CalledProcessError
+            ) as error:  # one engine that fails at one row is no reason to lose all others
                 print(f"{row.name}: {engine.name}: {error}: {error.stderr}", flush=True)
                 value = None
             if value is not None and number >= warm_ups:

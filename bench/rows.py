@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from bench import many
+from bench import many, traffic
 from bench.corpus import Corpus
 from bench.engines import Engine
 from bench.host import settle
@@ -162,6 +162,9 @@ ROWS = (
     ),
     Row("run-none", "`run --rm --network none busybox true`", 0.055, _SHORT, _run("--network", "none")),
     Row("run-host", "`run --rm --network host busybox true`", 0.050, _SHORT, _run("--network", "host")),
+    Row("run-network", "the same in a network of the user's own", 0.110, _SHORT, traffic.run_in_own_network),
+    Row("move", "iperf3: 8 GB from one container to another", 3.0, _LONG, traffic.move),
+    Row("requests", "3,000 requests to a port published at 127.0.0.1", 3.0, _LONG, traffic.request_published),
     Row(
         "exec",
         "`exec` of `true` in a running container",

@@ -50,6 +50,30 @@ def test_image_endpoints(client: Client, daemon: Daemon) -> None:
     checked(client, "POST", "/images/prune")
 
 
+def test_network_endpoints(client: Client, daemon: Daemon) -> None:
+    ipam = {
+        "Config": [{"Subnet": "10.235.1.0/24", "IPRange": "10.235.1.64/26", "AuxiliaryAddresses": {"a": "10.235.1.9"}}]
+    }
+    body = {"Name": "spec", "IPAM": ipam, "EnableIPv6": True, "Labels": {"a": "b"}, "Options": {"x": "y"}}
+    network = checked(client, "POST", "/networks/create", body=body)["Id"]
+    container = daemon.docker_ok("run", "-d", "--network", "spec", "-p", "80", "busybox", "sleep", "1000")
+    joined = checked(client, "GET", "/networks/{id}", id=network)["Containers"]
+    assert list(joined) == [container]
+    assert network in [item["Id"] for item in checked(client, "GET", "/networks")]
+    checked(client, "GET", "/containers/{id}/json", id=container)
+    checked(client, "GET", "/containers/json")
+    ends = {"Container": container, "EndpointConfig": {"Aliases": ["x"]}}
+    checked(client, "POST", "/networks/{id}/disconnect", body={"Container": container, "Force": True}, id=network)
+    checked(client, "POST", "/networks/{id}/connect", body=ends, id=network)
+    with pytest.raises(Conflict, match="has active endpoints"):
+        client.request("DELETE", f"/networks/{network}")
+    daemon.docker_ok("rm", "-f", container)
+    checked(client, "DELETE", "/networks/{id}", id=network)
+    checked(client, "POST", "/networks/prune")
+    with pytest.raises(NotFound):
+        client.request("GET", f"/networks/{network}")
+
+
 def test_container_endpoints(client: Client) -> None:
     body = {
         "Image": "busybox",

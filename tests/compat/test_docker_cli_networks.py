@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -332,6 +333,19 @@ def test_a_driver_that_the_kernel_lacks_is_told(daemon: Daemon, names: Names) ->
         return
     one, two = (names.sleeper(word, "--network", names("n")) for word in ("one", "two"))
     assert reaches(daemon, one, two)
+
+
+@pytest.mark.parametrize("command", ["docker", "lamina"])
+def test_a_builds_steps_may_join_a_network(daemon: Daemon, names: Names, context: Path, command: str) -> None:
+    network = names.network("n")
+    server = names.sleeper("server", "--network", network)
+    (context / "Dockerfile").write_text(f"FROM busybox\nRUN ping -c 1 -W 2 {server} && echo {os.urandom(4).hex()}\n")
+    build = getattr(daemon, command)
+    assert build("build", "--network", network, context).code == 0
+    assert build("build", "--no-cache", context).code != 0
+    result = build("build", "--no-cache", "--network", names("nosuch"), context)
+    assert result.code != 0
+    assert f"network {names('nosuch')} not found" in result.err + result.out
 
 
 def test_events_tell_of_networks(daemon: Daemon, names: Names) -> None:

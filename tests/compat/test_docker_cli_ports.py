@@ -226,6 +226,18 @@ def test_ports_of_a_network_of_version_6(daemon: Daemon, names: Names, outside: 
             assert namespaces.in_network_namespace(outside, partial(heard, address, port)) == "answer", address
 
 
+def test_a_network_that_is_routed_to(daemon: Daemon, names: Names, outside: Path) -> None:
+    """Others come to the container's own address: to what it publishes and to nothing else."""
+    options = ["--opt", "com.docker.network.bridge.gateway_mode_ipv4=routed"]
+    server = serving(names, "server", "--network", names.network("n", *options), "-p", "80")
+    (network,) = inspected(daemon, "container", server)["NetworkSettings"]["Networks"].values()
+    wait_until(lambda: heard(network["IPAddress"], 80), "the first answer")
+    assert namespaces.in_network_namespace(outside, partial(heard, network["IPAddress"], 80)) == "answer"
+    with serving_inside(daemon, server, socket.SOCK_STREAM, socket.AF_INET, 81):
+        assert heard(network["IPAddress"], 81) == "answer"
+        assert namespaces.in_network_namespace(outside, partial(heard, network["IPAddress"], 81)) == ""
+
+
 def test_a_network_may_bind_to_one_address(daemon: Daemon, names: Names) -> None:
     network = names.network("n", "--opt", "com.docker.network.bridge.host_binding_ipv4=127.0.0.1")
     names.sleeper("c", "--network", network, "-p", "80")

@@ -257,12 +257,18 @@ class Networking:
     def _kernel_ports(self, joined: Joined, endpoint: NetworkEndpoint | None) -> list[PublishedPort]:
         if endpoint is None:
             return []
+        segment = self._service.segment_of(_to_network(joined.sandbox, endpoint))
         found = []
         for place in joined.ports:
             target = endpoint.ip6 if ":" in place.host_ip else endpoint.ip
             if target:
                 address = _ANYWHERE.get(place.host_ip, place.host_ip)
-                found.append(PublishedPort(place.protocol, address, place.host_port, target, place.container_port))
+                is_routed = segment is not None and segment.is_routed(target)
+                found.append(
+                    PublishedPort(
+                        place.protocol, address, place.host_port, target, place.container_port, routed=is_routed
+                    )
+                )
         return found
 
     def target_of(self, record: Record, joined: Joined, binding: PortBinding) -> str:

@@ -13,7 +13,6 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from ipaddress import ip_address
 from pathlib import Path
 
 from lamina.api import versions
@@ -24,6 +23,7 @@ from lamina.engine import EngineOptions, open_engine
 from lamina.engine.info import lamina_version
 from lamina.errors import InvalidArgument, LaminaError
 from lamina.layer.ingest import Limits
+from lamina.network.model import plain_address
 from lamina.network.subnets import SubnetPool
 
 _log = logging.getLogger(__name__)
@@ -133,7 +133,7 @@ def _options(arguments: argparse.Namespace) -> EngineOptions:
 def _checked_address(text: str) -> str:
     """Raises InvalidArgument."""
     try:
-        return str(ip_address(text)) if text else ""
+        return str(plain_address(text)) if text else ""
     except ValueError:
         raise InvalidArgument(f"invalid address for published ports: {text!r}") from None
 

@@ -287,7 +287,15 @@ async def open_engine(options: EngineOptions, *, carry_on: bool = True) -> Engin
     cache_mounts = CacheMounts(root / "build" / "mounts")
     room = MountRoom(cache_mounts, snapshots)
     runner = StepRunner(
-        run_root / "build", snapshots, network_service, runtime, room, options.cgroup_parent, options.layer_limits
+        run_root / "build",
+        snapshots,
+        network_service,
+        definitions,
+        resolver,
+        runtime,
+        room,
+        options.cgroup_parent,
+        options.layer_limits,
     )
     cache = BuildCache(database, images, content)
     builder = Builder(root / "build", images, intake, runner, cache, cache_mounts, removal)

@@ -11,6 +11,8 @@ import socket
 from lamina.errors import Conflict
 
 _LONGEST_INTERFACE = 15
+_UNFIT = '/: "\\%'
+"""What the kernel refuses, and what names in firewall rules cannot have."""
 
 
 class NameTaken(Conflict):
@@ -51,5 +53,11 @@ class Claims:
 
 
 def check_interface_name(name: str) -> bool:
-    """Whether the kernel takes a name for an interface (dev_valid_name)."""
-    return 0 < len(name) <= _LONGEST_INTERFACE and name not in (".", "..") and not any(c in "/: \t\n" for c in name)
+    """Whether the kernel takes a name for an interface (dev_valid_name), and rules can have it between quotes."""
+    return (
+        0 < len(name) <= _LONGEST_INTERFACE
+        and name not in (".", "..")
+        and name.isascii()
+        and name.isprintable()
+        and not any(c in _UNFIT for c in name)
+    )

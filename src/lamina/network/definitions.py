@@ -13,8 +13,8 @@ import msgspec
 from lamina.network.claims import check_interface_name
 from lamina.network.errors import DriverNotFound, InvalidNetwork, PredefinedNetwork
 from lamina.network.ipam import IPNetwork
-from lamina.network.model import BUILT_IN, CHILD_DRIVERS, Network, Subnet
-from lamina.network.options import BridgeOptions, ChildOptions
+from lamina.network.model import BUILT_IN, CHILD_DRIVERS, Network, Subnet, plain_address
+from lamina.network.options import BridgeOptions, ChildOptions, boolean
 from lamina.network.subnets import SubnetPool, check_free, free_subnet
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
@@ -75,6 +75,7 @@ def define(
     for subnet in asked:
         if driver not in CHILD_DRIVERS:  # several of those may share the host's own network
             check_free(ip_network(subnet.subnet), taken)
+            taken.append(ip_network(subnet.subnet))
     missing = [v for v in versions if not any(s.version == v for s in asked)]
     found = [free_subnet(v, pools, [*taken, *routes]) for v in missing]
     subnets = [*asked, *(Subnet(subnet=str(network)) for network in found)]
@@ -99,9 +100,9 @@ def define(
 
 
 def _versions(request: NetworkRequest, asked: Sequence[Subnet]) -> list[int]:
-    by_option = request.options.get("com.docker.network.enable_ipv6")
-    with_6 = request.enable_ipv6 if request.enable_ipv6 is not None else by_option == "true"
-    with_4 = request.enable_ipv4 is not False and request.options.get("com.docker.network.enable_ipv4") != "false"
+    by_option = {v: boolean(request.options, f"com.docker.network.enable_ipv{v}", default=v == 4) for v in (4, 6)}
+    with_6 = request.enable_ipv6 if request.enable_ipv6 is not None else by_option[6]
+    with_4 = request.enable_ipv4 is not False and by_option[4]
     if (
         any(s.version == 6 for s in asked)
         and not with_6
@@ -155,18 +156,31 @@ def _checked(subnet: Subnet) -> Subnet:
     for what, text in addresses.items():
         if text:
             _check_within(what, text, network)
+    _check_gateway(subnet, network)
     return subnet
 
 
+def _check_gateway(subnet: Subnet, network: IPNetwork) -> None:
+    """A gateway that somebody names is an address of its own. Raises InvalidNetwork."""
+    taken = {plain_address(text) for text in subnet.auxiliary_addresses.values()} | {network.network_address}
+    if network.version == 4:
+        taken.add(network.broadcast_address)
+    if subnet.gateway and plain_address(subnet.gateway) in taken:
+        raise InvalidNetwork(f"failed to allocate gateway ({subnet.gateway}): Address already in use")
+
+
 def _network(text: str, what: str) -> IPNetwork:
+    _, slash, length = text.partition("/")
+    try:
+        right = ip_network(text, strict=False)
+    except ValueError:
+        right = None
+    if right is None or not slash or not (length.isascii() and length.isdigit()) or "%" in text:
+        raise InvalidNetwork(f"invalid network config:\ninvalid {what} {text}: invalid CIDR block notation")
     try:
         return ip_network(text)
     except ValueError:
         pass
-    try:
-        right = ip_network(text, strict=False)
-    except ValueError:
-        raise InvalidNetwork(f"invalid network config:\ninvalid {what} {text}: invalid CIDR block notation") from None
     raise InvalidNetwork(f"invalid network config:\ninvalid {what} {text}: it should be {right}")
 
 
@@ -176,7 +190,7 @@ def _contains(network: IPNetwork, within: IPNetwork) -> bool:
 
 def _check_within(what: str, text: str, network: IPNetwork) -> None:
     try:
-        address = ip_address(text)
+        address = plain_address(text)
     except ValueError:
         raise InvalidNetwork(f"invalid network config:\ninvalid {what} {text}: invalid address") from None
     if address not in network:
@@ -192,5 +206,11 @@ def _with_gateway(subnet: Subnet) -> Subnet:
     whole = ip_network(subnet.subnet)
     others = {ip_address(text) for text in subnet.auxiliary_addresses.values()} | {whole.network_address}
     within = ip_network(subnet.ip_range) if subnet.ip_range else whole
-    first = next(address for address in within if address not in others)
+    if whole.version == 4:
+        others.add(whole.broadcast_address)
+    first = next((address for address in within if address not in others), None)
+    if first is None:
+        raise InvalidNetwork(
+            f"invalid network config:\ninvalid ip-range {within}: it leaves no address for the gateway"
+        )
     return msgspec.structs.replace(subnet, gateway=str(first))

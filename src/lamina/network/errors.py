@@ -140,13 +140,16 @@ class ConnectionRefused(Forbidden):
 
 
 class PortAllocated(Conflict):
-    """A port of the host's is another container's, or another program's."""
+    """A port of the host's cannot be had: it is another container's, or another program's, or, unless it *is taken*, no port at all."""
 
-    def __init__(self, address: str, port: int, reason: str = "port is already allocated") -> None:
+    def __init__(
+        self, address: str, port: int, reason: str = "port is already allocated", *, is_taken: bool = True
+    ) -> None:
         place = f"[{address}]" if ":" in address else address
         super().__init__(f"Bind for {place}:{port} failed: {reason}")
         self.address = address
         self.port = port
+        self.is_taken = is_taken
 
 
 class PublishingFailed(LaminaError):

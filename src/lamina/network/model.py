@@ -7,13 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_network
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_address, ip_network
 from typing import Any
 
 import msgspec
 
 Interface = IPv4Interface | IPv6Interface
 Address = IPv4Address | IPv6Address
+
+
+def plain_address(text: str) -> Address:
+    """An address without a zone (``%eth0``), which means something on one host's interface alone. Raises ValueError."""
+    if "%" in text:
+        raise ValueError(f"{text!r} has a zone")
+    return ip_address(text)
+
 
 BUILT_IN = ("bridge", "host", "none")
 ISOLATED_DRIVERS = ("host", "null")

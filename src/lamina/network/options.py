@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import Literal
 
 from lamina.network.errors import InvalidNetwork
+from lamina.network.model import plain_address
 
 GatewayMode = Literal["nat", "nat-unprotected", "routed"]
 
@@ -61,8 +61,8 @@ class BridgeOptions:
         if binding:
             _check_address(f"{prefix}host_binding_ipv4", binding)
         return cls(
-            icc=_boolean(options, f"{prefix}enable_icc", default=True),
-            masquerade=_boolean(options, f"{prefix}enable_ip_masquerade", default=True),
+            icc=boolean(options, f"{prefix}enable_icc", default=True),
+            masquerade=boolean(options, f"{prefix}enable_ip_masquerade", default=True),
             host_binding=binding,
             mtu=_mtu(options),
             interface_prefix=options.get("com.docker.network.container_iface_prefix") or "eth",
@@ -96,11 +96,12 @@ def _refuse_unknown(driver: str, options: Mapping[str, str], known: frozenset[st
     for name in options:
         if name not in known and (driver != "bridge" or name.startswith("com.docker.network.")):
             raise InvalidNetwork(f"unknown option {name!r} for the {driver} driver")
-        if name.rpartition(".")[2] in _UNSUPPORTED:
+        if name in known and name.rpartition(".")[2] in _UNSUPPORTED:
             raise InvalidNetwork(f"option {name!r} is not supported")
 
 
-def _boolean(options: Mapping[str, str], name: str, *, default: bool) -> bool:
+def boolean(options: Mapping[str, str], name: str, *, default: bool) -> bool:
+    """An option that is true or false, as Go's strconv.ParseBool takes it. Raises InvalidNetwork."""
     text = options.get(name, "")
     if text and text not in _TRUE | _FALSE:
         raise InvalidNetwork(f'strconv.ParseBool: parsing "{text}": invalid syntax ({name})')
@@ -109,7 +110,7 @@ def _boolean(options: Mapping[str, str], name: str, *, default: bool) -> bool:
 
 def _mtu(options: Mapping[str, str]) -> int:
     text = options.get("com.docker.network.driver.mtu") or "0"
-    if not text.isascii() or not text.isdigit() or not (text == "0" or 68 <= int(text) <= 65535):
+    if not text.isascii() or not text.isdigit() or len(text) > 5 or not (text == "0" or 68 <= int(text) <= 65535):
         raise InvalidNetwork(f"invalid MTU {text!r}: it must be a number from 68 to 65535")
     return int(text)
 
@@ -123,6 +124,6 @@ def _gateway_mode(options: Mapping[str, str], name: str) -> GatewayMode:
 
 def _check_address(name: str, text: str) -> None:
     try:
-        ip_address(text)
+        plain_address(text)
     except ValueError:
         raise InvalidNetwork(f"invalid address {text!r} for {name}") from None

@@ -18,6 +18,7 @@ _CHUNK = 65536
 _UDP_IDLE_S = 90.0
 _CONNECT_S = 10.0
 _SWEEP_S = 15.0
+_PAUSE_S = 0.1
 
 
 class _Half:
@@ -139,7 +140,10 @@ class _Datagrams:
                     continue
 
     def _meet(self, client: object) -> socket.socket | None:
-        out = socket.socket(self._family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        try:
+            out = socket.socket(self._family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        except OSError:  # no descriptor is left: this one's datagram is lost, as datagrams may be
+            return None
         try:
             out.connect(self._target)
         except OSError:
@@ -170,6 +174,8 @@ class _Loop:
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._calls: dict[int, tuple[int, object]] = {}
+        self._paused: list[tuple[socket.socket, int, object]] = []
+        self._resume_at = 0.0
 
     def watch(self, one: socket.socket | int, events: int, call: object) -> None:
         fd = one if isinstance(one, int) else one.fileno()
@@ -184,8 +190,19 @@ class _Loop:
         if self._calls.pop(one.fileno(), None) is not None:
             self._epoll.unregister(one.fileno())
 
+    def pause(self, one: socket.socket) -> None:
+        """Ask nothing of a socket for a moment."""
+        events, call = self._calls[one.fileno()]
+        self.forget(one)
+        self._paused.append((one, events, call))
+        self._resume_at = time.monotonic() + _PAUSE_S
+
     def step(self, patience_s: float) -> None:
-        for fd, events in self._epoll.poll(patience_s):
+        if self._paused and time.monotonic() >= self._resume_at:
+            paused, self._paused = self._paused, []
+            for one, events, call in paused:
+                self.watch(one, events, call)
+        for fd, events in self._epoll.poll(min(patience_s, _PAUSE_S) if self._paused else patience_s):
             known = self._calls.get(fd)
             if known is not None:
                 known[1](fd, events)  # type: ignore[operator]
@@ -230,10 +247,18 @@ def _acceptor(loop: _Loop, port: socket.socket, target: tuple[str, int], family:
         for _ in range(64):
             try:
                 near, _ = port.accept()
+            except BlockingIOError:
+                return
             except OSError:
+                loop.pause(port)  # no descriptor is left: whoever waits does so until there is one
                 return
             near.setblocking(False)
-            far = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            try:
+                far = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            except OSError:
+                near.close()
+                loop.pause(port)
+                return
             for one in (near, far):
                 one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             try:

@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Protocol
 
 from lamina.network.errors import InvalidPort, PortAllocated
+from lamina.network.model import plain_address
 
 _LOCAL_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _DEFAULT_RANGE = (32768, 60999)
 _LAST_PORT = 65535
+_MOST_DIGITS = 5
 _WILDCARDS = {4: "0.0.0.0", 6: "::"}  # noqa: S104
 _BACKLOG = 4096
 _KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
@@ -58,7 +60,7 @@ def read_ports(text: str) -> tuple[str, range]:
     """``80``, ``80/udp`` or ``8000-8010/tcp`` as protocol and ports. Raises InvalidPort."""
     numbers, _, protocol = text.partition("/")
     ends = numbers.split("-")
-    are_numbers = len(ends) < 3 and all(e.isascii() and e.isdigit() and 0 < int(e) <= _LAST_PORT for e in ends)
+    are_numbers = len(ends) < 3 and all(map(_is_port, ends))
     if not are_numbers or int(ends[0]) > int(ends[-1]):
         raise InvalidPort(f"invalid port specification: {text!r}")
     if protocol.lower() not in ("", "tcp", "udp", "sctp"):
@@ -75,6 +77,7 @@ def read_requests(
     for text in exposed if publish_all else ():
         protocol, ports = read_ports(text)
         found += [PortRequest(protocol, port) for port in ports if (protocol, port) not in named]
+        named |= {(protocol, port) for port in ports}
     return found
 
 
@@ -83,7 +86,7 @@ def _requests(text: str, places: Sequence[Place]) -> Iterator[PortRequest]:
     for place in places:
         if place.host_ip:
             try:
-                ip_address(place.host_ip)
+                plain_address(place.host_ip)
             except ValueError:
                 raise InvalidPort(f"invalid IP address: {place.host_ip}") from None
         first, last = _host_range(place.host_port)
@@ -98,12 +101,16 @@ def _requests(text: str, places: Sequence[Place]) -> Iterator[PortRequest]:
                 yield PortRequest(protocol, port, place.host_ip, first, last)
 
 
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS and 0 < int(text) <= _LAST_PORT
+
+
 def _host_range(text: str) -> tuple[int, int]:
     if text in ("", "0"):
         return 0, 0
     first, dash, last = text.partition("-")
     ends = (first, last if dash else first)
-    if not all(e.isascii() and e.isdigit() and 0 < int(e) <= _LAST_PORT for e in ends) or int(ends[0]) > int(ends[1]):
+    if not all(map(_is_port, ends)) or int(ends[0]) > int(ends[1]):
         raise InvalidPort(f"invalid port specification: {text!r}")
     return int(ends[0]), int(ends[1])
 
@@ -173,9 +180,11 @@ class HostPorts:
                 for address in addresses:
                     self._check_free(request.protocol, address, port)
                     sockets += _open(request.protocol, address, port)
-            except PortAllocated as error:
+            except BaseException as error:
                 for one in sockets:
                     one.close()
+                if not isinstance(error, PortAllocated) or not error.is_taken:
+                    raise
                 failure = failure or error
                 continue
             bindings = [PortBinding(request.protocol, request.container_port, a, port) for a in addresses]
@@ -222,7 +231,10 @@ def _open(protocol: str, address: str, port: int) -> list[socket.socket]:
     if protocol not in _KINDS:
         return []
     version = ip_address(address).version
-    holder = socket.socket(socket.AF_INET if version == 4 else socket.AF_INET6, _KINDS[protocol])
+    try:
+        holder = socket.socket(socket.AF_INET if version == 4 else socket.AF_INET6, _KINDS[protocol])
+    except OSError as error:
+        raise PortAllocated(address, port, os.strerror(error.errno or 0).lower(), is_taken=False) from None
     try:
         if version == 6:
             holder.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
@@ -235,7 +247,7 @@ def _open(protocol: str, address: str, port: int) -> list[socket.socket]:
         holder.close()
         if error.errno == errno.EADDRINUSE:
             raise PortAllocated(address, port, "address already in use") from None
-        raise PortAllocated(address, port, os.strerror(error.errno or 0).lower()) from None
+        raise PortAllocated(address, port, os.strerror(error.errno or 0).lower(), is_taken=False) from None
     return [holder]
 
 

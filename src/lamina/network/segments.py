@@ -68,6 +68,10 @@ class Segment:
         """Whether somebody has an address."""
         return bool(self._held)
 
+    def is_routed(self, address: str) -> bool:
+        """Whether others come to an address itself, and not by the host's."""
+        return self.rules is not None and self.rules.modes[":" in address] == "routed"
+
     def take(self, endpoint_id: str, wish: Wish) -> tuple[Interface, ...]:
         """Addresses for an endpoint, one of each version. Raises InvalidAddress, AddressInUse or NoAddressLeft; nothing is taken then."""
         if self.failure is not None:

@@ -33,7 +33,8 @@ class SubnetPool:
     def parse(cls, text: str) -> SubnetPool:
         """``base=10.10.0.0/16,size=24``. Raises InvalidNetwork."""
         fields = dict(part.partition("=")[::2] for part in text.split(","))
-        if set(fields) != {"base", "size"} or not fields["size"].isdigit():
+        size_text = fields.get("size", "")
+        if set(fields) != {"base", "size"} or not (size_text.isascii() and size_text.isdigit() and len(size_text) < 4):
             raise InvalidNetwork(f"invalid default address pool: {text!r}: write it as base=10.10.0.0/16,size=24")
         try:
             base = ip_network(fields["base"])

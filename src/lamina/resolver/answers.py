@@ -100,7 +100,11 @@ def _pointer(question: Question, asker: Sandbox, zone: Zone) -> dns.message.Mess
         return None
     response = _response(question)
     owner = question.message.question[0].name
-    response.answer.append(dns.rrset.from_text(owner, _TTL_S, dns.rdataclass.IN, dns.rdatatype.PTR, f"{name}."))
+    try:
+        found = dns.rrset.from_text(owner, _TTL_S, dns.rdataclass.IN, dns.rdatatype.PTR, f"{name}.")
+    except dns.exception.DNSException:  # a container's name may be none that DNS has
+        return None
+    response.answer.append(found)
     return response
 
 

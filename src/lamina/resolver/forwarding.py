@@ -20,6 +20,7 @@ _SHORT_PATIENCE_S = 0.4
 _SILENCE_S = 15.0
 _MOST_SERVERS = 3
 _LARGEST = 65535
+_HEADER_BYTES = 12
 
 
 class HostServers:
@@ -63,7 +64,7 @@ class Forwarder:
                 async with asyncio.timeout(patience_s):
                     ask = _by_tcp if by_tcp else _by_udp
                     answer = await ask(number + question[2:], server, place)
-            except (TimeoutError, OSError):
+            except (TimeoutError, OSError, ValueError):  # ValueError: a server's address that is none
                 self._silent[server] = time.monotonic() + _SILENCE_S
                 continue
             self._silent.pop(server, None)
@@ -78,7 +79,7 @@ async def _by_udp(question: bytes, server: str, place: Path | None) -> bytes:
         await loop.sock_sendall(one, question)
         while True:
             answer = await loop.sock_recv(one, _LARGEST)
-            if len(answer) >= 12 and answer[:2] == question[:2]:
+            if len(answer) >= _HEADER_BYTES and answer[:2] == question[:2]:
                 return answer
 
 
@@ -88,7 +89,10 @@ async def _by_tcp(question: bytes, server: str, place: Path | None) -> bytes:
         await loop.sock_connect(one, (server, _PORT))
         await loop.sock_sendall(one, struct.pack("!H", len(question)) + question)
         (length,) = struct.unpack("!H", await _exactly(one, 2))
-        return await _exactly(one, length)
+        answer = await _exactly(one, length)
+        if length < _HEADER_BYTES:
+            raise ConnectionResetError
+        return answer
 
 
 async def _exactly(one: socket.socket, count: int) -> bytes:

@@ -14,7 +14,8 @@ class Zone:
         self._sandboxes: dict[str, Sandbox] = {}
         self._names: dict[tuple[str, str], dict[str, Member]] = {}
         """By network and name: each sandbox that has it."""
-        self._reverse: dict[tuple[str, str], str] = {}
+        self._reverse: dict[tuple[str, str], tuple[str, str]] = {}
+        """By network and address: the sandbox that has it, and its name."""
 
     def get(self, pin: str) -> Sandbox | None:
         """A sandbox."""
@@ -29,7 +30,8 @@ class Zone:
                 self._names.setdefault((member.network, name), {})[sandbox.pin] = member
             for address in member.addresses:
                 if member.names:
-                    self._reverse[member.network, address] = f"{member.names[0]}.{member.network_name}"
+                    name = f"{member.names[0]}.{member.network_name}"
+                    self._reverse[member.network, address] = (sandbox.pin, name)
 
     def drop(self, pin: str) -> None:
         """Know a sandbox no more."""
@@ -43,7 +45,8 @@ class Zone:
                 if not holders:
                     self._names.pop((member.network, name), None)
             for address in member.addresses:
-                self._reverse.pop((member.network, address), None)
+                if self._reverse.get((member.network, address), ("", ""))[0] == pin:
+                    del self._reverse[member.network, address]
 
     def pins(self) -> list[str]:
         """All sandboxes."""
@@ -63,7 +66,7 @@ class Zone:
     def name_of(self, asker: Sandbox, address: str) -> str | None:
         """Whose an address is, as ``container.network``. None if nobody's in the asker's networks."""
         found = (self._reverse.get((member.network, address)) for member in asker.members)
-        return next((name for name in found if name is not None), None)
+        return next((holder[1] for holder in found if holder is not None), None)
 
 
 def _all_names(member: Member) -> Iterable[str]:

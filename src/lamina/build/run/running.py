@@ -25,7 +25,10 @@ from lamina.layer.scan import Limits
 from lamina.linux.tasks import to_the_end
 from lamina.linux.worker import run_in_worker
 from lamina.network import Endpoint, NetworkService, names
+from lamina.network.store import NetworkStore
 from lamina.oci.digest import DiffID
+from lamina.resolver.client import Resolver
+from lamina.resolver.messages import ADDRESS, Member, Sandbox
 from lamina.runtime.oci_runtime import OciRuntime, OnOutput
 from lamina.runtime.settings import ContainerSettings, Mount, Namespaces
 from lamina.runtime.spec import build_spec
@@ -79,6 +82,8 @@ class StepRunner:
         run_root: Path,
         snapshots: Snapshots,
         networks: NetworkService,
+        definitions: NetworkStore,
+        resolver: Resolver,
         runtime: OciRuntime,
         room: MountRoom,
         cgroup_parent: str,
@@ -88,6 +93,8 @@ class StepRunner:
         self._run_root = run_root
         self._snapshots = snapshots
         self._networks = networks
+        self._definitions = definitions
+        self._resolver = resolver
         self._runtime = runtime
         self._cgroup_parent = cgroup_parent
         self._layer_limits = layer_limits
@@ -123,7 +130,7 @@ class StepRunner:
         try:
             rootfs = await self._snapshots.mount(step_id, diff_ids, base=request.base_layers)
             if request.network != "host":
-                endpoint = await self._networks.acquire(request.network)
+                endpoint = await self._join(request.network, step_id)
             async with self._room.mounted(
                 request.mounts, bundle, secret_values=request.secret_values, agents=request.agents
             ) as mounted:
@@ -146,6 +153,22 @@ class StepRunner:
         finally:
             await to_the_end(self._clean_up(step_id, bundle, endpoint))
 
+    async def _join(self, name: str, step_id: str) -> Endpoint:
+        """A step's place in a network. In one of a user's own it finds the containers by their names."""
+        network = self._definitions.find(name)
+        endpoint = await self._networks.acquire(network.id)
+        if not network.is_built_in:
+            member = Member(network=network.id, network_name=network.name, names=[], addresses=[])
+            try:
+                await self._resolver.put(Sandbox(pin=endpoint.sandbox, container=step_id, members=[member]))
+            except BaseException:
+                await self._networks.release(endpoint)
+                raise
+        return endpoint
+
+    def _is_resolved(self, endpoint: Endpoint | None) -> bool:
+        return endpoint is not None and endpoint.network_id not in self._networks.ids.values()
+
     async def _difference(
         self, step_id: str, stubs: Stubs, tar_path: Path, tree_path: Path, clamp_ns: int | None
     ) -> IngestedLayer | None:
@@ -165,6 +188,7 @@ class StepRunner:
             all_of_it.push_async_callback(asyncio.to_thread, shutil.rmtree, bundle, ignore_errors=True)
             if endpoint is not None:
                 all_of_it.push_async_callback(self._networks.release, endpoint)
+                all_of_it.push_async_callback(self._resolver.drop, endpoint.sandbox)
             await self._snapshots.remove(step_id)
 
     def _group(self, parent: str, step_id: str) -> str:
@@ -195,7 +219,13 @@ class StepRunner:
                 own_network=own_network,
             ),
             "/etc/hostname": f"{hostname}\n",
-            "/etc/resolv.conf": names.resolv_conf(servers=(), search=(), options=(), own_network=own_network),
+            "/etc/resolv.conf": names.resolv_conf(
+                servers=[ADDRESS] if self._is_resolved(endpoint) else (),
+                search=(),
+                options=(),
+                own_network=own_network,
+                ndots="0" if self._is_resolved(endpoint) else None,
+            ),
             **dict(request.files),
         }
         mounts = []

@@ -327,9 +327,10 @@ def _entitlement(name: str) -> Entitlement:
 
 
 def _network(name: str) -> str:
-    if name not in _NETWORKS:
-        raise Unsupported(f"build network {name!r}: lamina has the networks bridge, host and none so far")
-    return _NETWORKS[name]
+    """The network of RUN; one of a user's own is looked for when a step needs it."""
+    if name.startswith("container:"):
+        raise Unsupported(f"build network {name!r}: a step can join networks, and not another container's")
+    return _NETWORKS.get(name, name)
 
 
 def _bytes(text: str | None) -> bytes | None:

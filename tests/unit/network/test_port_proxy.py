@@ -1,0 +1,378 @@
+"""The process that holds a container's published ports, and relays what comes in, for as long as the container runs."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from lamina.network import port_proxy
+
+_HOST = "127.0.0.1"
+_PATIENCE_S = 30.0
+_CHUNK = 1 << 16
+_MANY = b"".join(number.to_bytes(4, "big") for number in range(1 << 20))
+"""A few MB of which no part is like another."""
+
+
+def _socket(kind: int, address: str = _HOST) -> socket.socket:
+    one = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, kind)
+    one.settimeout(_PATIENCE_S)
+    one.bind((address, 0))
+    return one
+
+
+def _needs_ipv6() -> None:
+    try:
+        _socket(socket.SOCK_STREAM, "::1").close()
+    except OSError:
+        pytest.skip("this host has no IPv6 on its loopback")
+
+
+def _read_all(one: socket.socket) -> bytes:
+    parts = []
+    while part := one.recv(_CHUNK):
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _has_ended(pidfd: int) -> bool:
+    """Whether a process ends; it is waited for."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(_PATIENCE_S * 1000))
+
+
+def _place(one: socket.socket) -> tuple[str, int]:
+    address, port = one.getsockname()[:2]
+    return address, port
+
+
+@dataclass
+class Stage:
+    """Sockets and processes of one test, closed and ended with it."""
+
+    base: Path
+    stack: ExitStack
+    threads: ThreadPoolExecutor
+    container: subprocess.Popen[bytes]
+    ports: list[tuple[socket.socket, str, tuple[str, int]]] = field(default_factory=list)
+    pidfd: int = -1
+
+    @property
+    def pid_path(self) -> Path:
+        return self.base / "ports.pid"
+
+    def open(self, kind: int, address: str = _HOST) -> socket.socket:
+        return self.stack.enter_context(_socket(kind, address))
+
+    def port(self, protocol: str, target: tuple[str, int], address: str = _HOST) -> tuple[str, int]:
+        """A port that the proxy is to hold, and where it is."""
+        one = self.open(socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM, address)
+        if protocol == "tcp":
+            one.listen()
+        self.ports.append((one, protocol, target))
+        return _place(one)
+
+    def tcp_server(self, serve: Callable[[socket.socket], bytes], address: str = _HOST) -> tuple[int, Future[bytes]]:
+        """A server in the container that serves one client: its port, and what it got."""
+        listening = self.open(socket.SOCK_STREAM, address)
+        listening.listen()
+
+        def run() -> bytes:
+            one, _ = listening.accept()
+            one.settimeout(_PATIENCE_S)
+            with one:
+                return serve(one)
+
+        return _place(listening)[1], self.threads.submit(run)
+
+    def connect(self, place: tuple[str, int]) -> socket.socket:
+        return self.stack.enter_context(socket.create_connection(place, timeout=_PATIENCE_S))
+
+    def start(self, container: int | None = None) -> int:
+        """Hand the ports over to the program, as the daemon does, and return its pid."""
+        arguments = [f"{one.fileno()}:{protocol}:{to[0]}:{to[1]}" for one, protocol, to in self.ports]
+        log = self.base / "errors"
+        with log.open("wb") as errors:
+            first = subprocess.run(
+                [
+                    *(sys.executable, "-I", "-S", port_proxy.__file__),
+                    *(str(self.pid_path), str(container or self.container.pid), *arguments, "ports of a test"),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                pass_fds=[one.fileno() for one, _, _ in self.ports],
+                timeout=_PATIENCE_S,
+                check=False,
+            )
+        assert first.returncode == 0, log.read_text()
+        for one, _, _ in self.ports:
+            one.close()
+        pid = int(self.pid_path.read_text())
+        with suppress(ProcessLookupError):
+            self.pidfd = os.pidfd_open(pid)
+            self.stack.callback(os.close, self.pidfd)
+            self.stack.callback(self._end)
+        return pid
+
+    def _end(self) -> None:
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        assert _has_ended(self.pidfd)
+
+    def end_container(self) -> None:
+        self.container.kill()
+        self.container.wait()
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    container = subprocess.Popen(["sleep", "infinity"])
+    try:
+        with ThreadPoolExecutor() as threads, ExitStack() as stack:
+            yield Stage(tmp_path, stack, threads, container)
+    finally:
+        container.kill()
+        container.wait()
+
+
+def _echo(one: socket.socket) -> bytes:
+    while part := one.recv(_CHUNK):
+        one.sendall(part)
+    return b""
+
+
+def test_who_starts_it_has_it_at_once_and_knows_its_pid(stage: Stage) -> None:
+    stage.port("tcp", (_HOST, 9))
+    pid = stage.start()
+    command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    assert os.fsencode(stage.pid_path) in command
+    assert b"ports of a test" in command
+    assert [path.name for path in stage.base.iterdir() if path.name.startswith("ports.pid")] == ["ports.pid"]
+
+
+def test_it_outlives_whoever_started_it(stage: Stage) -> None:
+    port, done = stage.tcp_server(_read_all)
+    near = stage.port("tcp", (_HOST, port))
+    pid = stage.start()
+    assert os.getsid(pid) != os.getsid(0)
+    with stage.connect(near) as client:
+        client.sendall(b"still there")
+    assert done.result(_PATIENCE_S) == b"still there"
+
+
+def test_one_side_may_end_and_hear_the_other_to_its_end(stage: Stage) -> None:
+    def answer_at_the_end(one: socket.socket) -> bytes:
+        question = _read_all(one)
+        one.sendall(_MANY)
+        return question
+
+    port, asked = stage.tcp_server(answer_at_the_end)
+    near = stage.port("tcp", (_HOST, port))
+    stage.start()
+    client = stage.connect(near)
+    client.sendall(_MANY[::-1])
+    client.shutdown(socket.SHUT_WR)
+    assert _read_all(client) == _MANY
+    assert asked.result(_PATIENCE_S) == _MANY[::-1]
+
+
+def test_the_server_may_end_first_and_hear_the_client_to_its_end(stage: Stage) -> None:
+    def greet(one: socket.socket) -> bytes:
+        one.sendall(b"220 ready\r\n")
+        one.shutdown(socket.SHUT_WR)
+        return _read_all(one)
+
+    port, heard = stage.tcp_server(greet)
+    near = stage.port("tcp", (_HOST, port))
+    stage.start()
+    client = stage.connect(near)
+    assert _read_all(client) == b"220 ready\r\n"
+    client.sendall(_MANY)
+    client.shutdown(socket.SHUT_WR)
+    assert heard.result(_PATIENCE_S) == _MANY
+    assert client.recv(1) == b""
+
+
+def test_both_sides_may_talk_at_once(stage: Stage) -> None:
+    port, _ = stage.tcp_server(_echo)
+    near = stage.port("tcp", (_HOST, port))
+    stage.start()
+    client = stage.connect(near)
+
+    def talk() -> None:
+        client.sendall(_MANY)
+        client.shutdown(socket.SHUT_WR)
+
+    talking = stage.threads.submit(talk)
+    assert _read_all(client) == _MANY
+    talking.result(_PATIENCE_S)
+
+
+def test_who_does_not_read_holds_up_nobody_else(stage: Stage) -> None:
+    stubborn = stage.open(socket.SOCK_STREAM)
+    stubborn.listen()  # the kernel takes the connection, and nobody reads
+    port, _ = stage.tcp_server(_echo)
+    places = [stage.port("tcp", to) for to in (_place(stubborn), (_HOST, port))]
+    stage.start()
+    held_up = stage.connect(places[0])
+    held_up.setblocking(False)
+    writable = select.poll()
+    writable.register(held_up, select.POLLOUT)
+    while writable.poll(100):  # until all buffers on the way are full
+        with suppress(BlockingIOError):
+            held_up.send(_MANY)
+    client = stage.connect(places[1])
+    client.sendall(b"hello")
+    assert client.recv(100) == b"hello"
+
+
+def test_several_clients_have_connections_of_their_own(stage: Stage) -> None:
+    listening = stage.open(socket.SOCK_STREAM)
+    listening.listen()
+    near = stage.port("tcp", _place(listening))
+    stage.start()
+    pairs = []
+    for number in range(5):
+        client = stage.connect(near)
+        server, _ = listening.accept()
+        server.settimeout(_PATIENCE_S)
+        stage.stack.callback(server.close)
+        pairs.append((client, server, f"client {number}".encode()))
+    for client, _, text in pairs:
+        client.sendall(text)
+    for client, server, text in reversed(pairs):
+        assert server.recv(100) == text
+        server.sendall(text.upper())
+        assert client.recv(100) == text.upper()
+
+
+@pytest.mark.parametrize("question", [b"", b"hello"])
+def test_a_container_that_refuses_closes_the_clients_connection_and_nobody_elses(stage: Stage, question: bytes) -> None:
+    closed = stage.open(socket.SOCK_STREAM)  # bound, so that nobody else listens there
+    port, _ = stage.tcp_server(_echo)
+    refusing, serving = stage.port("tcp", _place(closed)), stage.port("tcp", (_HOST, port))
+    stage.start()
+    refused = stage.connect(refusing)
+    with suppress(ConnectionResetError, BrokenPipeError):
+        if question:
+            refused.sendall(question)
+        assert refused.recv(1) == b""
+    client = stage.connect(serving)
+    client.sendall(b"hello")
+    assert client.recv(100) == b"hello"
+
+
+def test_a_connection_that_the_container_breaks_is_broken(stage: Stage) -> None:
+    def hang_up(one: socket.socket) -> bytes:
+        got = one.recv(5)
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, (1).to_bytes(4, sys.byteorder) + bytes(4))
+        return got
+
+    port, heard = stage.tcp_server(hang_up)
+    near = stage.port("tcp", (_HOST, port))
+    stage.start()
+    client = stage.connect(near)
+    client.sendall(b"hello")
+    assert heard.result(_PATIENCE_S) == b"hello"
+    with suppress(ConnectionResetError):
+        assert client.recv(1) == b""
+
+
+@pytest.mark.parametrize("address", [_HOST, "::1"])
+@pytest.mark.parametrize("target", [_HOST, "::1"])
+def test_a_port_of_one_version_leads_to_a_container_of_either(stage: Stage, address: str, target: str) -> None:
+    _needs_ipv6()
+    port, heard = stage.tcp_server(_read_all, target)
+    server = stage.open(socket.SOCK_DGRAM, target)
+    near = stage.port("tcp", (target, port), address)
+    near_udp = stage.port("udp", _place(server), address)
+    stage.start()
+    with stage.connect(near) as client:
+        client.sendall(b"by tcp")
+    assert heard.result(_PATIENCE_S) == b"by tcp"
+    asker = stage.open(socket.SOCK_DGRAM, address)
+    asker.sendto(b"by udp", near_udp)
+    assert server.recv(100) == b"by udp"
+
+
+def test_each_client_of_udp_gets_the_answers_to_its_own_questions(stage: Stage) -> None:
+    server = stage.open(socket.SOCK_DGRAM)
+    near = stage.port("udp", _place(server))
+    stage.start()
+    clients = [stage.open(socket.SOCK_DGRAM) for _ in range(2)]
+    came = []
+    for round_ in range(2):
+        for number, client in enumerate(clients):
+            text = f"client {number}, question {round_}".encode()
+            client.sendto(text, near)
+            data, source = server.recvfrom(_CHUNK)
+            assert data == text
+            came.append((data, source))
+    first, second = came[0][1], came[1][1]
+    assert first != second
+    assert [source for _, source in came] == [first, second, first, second]
+    for data, source in reversed(came):
+        server.sendto(data.upper(), source)
+    for number, client in enumerate(clients):
+        answers = [client.recvfrom(_CHUNK) for _ in range(2)]
+        assert answers == [(f"CLIENT {number}, QUESTION {round_}".encode(), near) for round_ in (1, 0)]
+
+
+@pytest.mark.parametrize("size", [0, 1, 65507])
+def test_a_datagram_comes_as_it_was_sent(stage: Stage, size: int) -> None:
+    server = stage.open(socket.SOCK_DGRAM)
+    near = stage.port("udp", _place(server))
+    stage.start()
+    client = stage.open(socket.SOCK_DGRAM)
+    client.sendto(_MANY[:size], near)
+    data, source = server.recvfrom(_CHUNK)
+    assert data == _MANY[:size]
+    server.sendto(data, source)
+    assert client.recv(_CHUNK) == data
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+def test_it_ends_with_the_container_and_the_port_is_free(stage: Stage, protocol: str) -> None:
+    place = stage.port(protocol, (_HOST, 9))
+    stage.start()
+    kind = socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM
+    with socket.socket(socket.AF_INET, kind) as other, pytest.raises(OSError, match="in use"):
+        other.bind(place)
+    stage.end_container()
+    assert _has_ended(stage.pidfd)
+    with socket.socket(socket.AF_INET, kind) as other:
+        other.bind(place)
+
+
+def test_connections_end_with_the_container(stage: Stage) -> None:
+    port, _ = stage.tcp_server(_echo)
+    near = stage.port("tcp", (_HOST, port))
+    stage.start()
+    client = stage.connect(near)
+    client.sendall(b"hello")
+    assert client.recv(100) == b"hello"
+    stage.end_container()
+    assert client.recv(1) == b""
+
+
+def test_for_a_container_that_has_ended_it_ends_at_once(stage: Stage) -> None:
+    place = stage.port("tcp", (_HOST, 9))
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    stage.start(container=gone.pid)
+    assert stage.pidfd < 0 or _has_ended(stage.pidfd)
+    with socket.socket() as other:
+        other.bind(place)
