@@ -58,46 +58,61 @@ def acknowledged(daemon: Daemon, name: str) -> int:
     return int(daemon.docker("exec", name, "tail", "-n1", "/tmp/acknowledged").out.strip() or 0)
 
 
-@pytest.mark.parametrize("commands", [False, True], ids=["frozen", "by its own commands"])
-def test_no_acknowledged_row_is_missing_from_a_backup(databases: Daemon, tmp_path: Path, commands: bool) -> None:
-    volume, name = ("by-commands", "db-c") if commands else ("frozen", "db-f")
-    start(databases, name, volume)
-    writer = subprocess.Popen(
-        ["docker", "-H", databases.host, "exec", "-u", "postgres", name, "sh", "-c", WRITE], stderr=subprocess.DEVNULL
-    )
+def backed_up_while_written_to(
+    daemon: Daemon, name: str, volume: str, directory: Path, *options: str
+) -> list[tuple[int, Path]]:
+    """Write for half a minute and back up meanwhile: how many rows were acknowledged before each backup, and where it is."""
+    start(daemon, name, volume)
+    command = ["docker", "-H", daemon.host, "exec", "-u", "postgres", name, "sh", "-c", WRITE]
+    writer = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     begun = time.monotonic()
     backups: list[tuple[int, Path]] = []
-    options = ["--quiesce", name]
-    if commands:  # the database's own way: what is copied between the two is made whole by its log
-        pids = "grep -l '^Name:.postgres$' /proc/[0-9]*/status | cut -d/ -f3"
-        run = "setpriv --reuid=postgres --regid=postgres --init-groups psql -qc"
-        options += [
-            "--pre",
-            f"{run} 'checkpoint'; kill -STOP $({pids})",
-            "--post",
-            f"kill -CONT $({pids})",
-        ]
     for at in BACKUPS_AT_S:
         time.sleep(max(0, begun + at - time.monotonic()))
-        before = acknowledged(databases, name)
-        backup = tmp_path / f"{at}.tar.zst"
-        databases.lamina_ok("volume", "backup", volume, "-o", backup, *options)
-        backups.append((before, backup))
-    time.sleep(max(0, begun + WRITES_S - time.monotonic()))
-    databases.docker_ok("exec", "-u", "postgres", name, "touch", "/tmp/stop")
-    assert writer.wait(30) == 0
-    assert acknowledged(databases, name) == int(query(databases, name, "select count(*) from numbers"))
-    for number, (before, backup) in enumerate(backups):
+        before = acknowledged(daemon, name)
         assert before > 0
-        copy = f"{volume}-{number}"
+        backups.append((before, directory / f"{at}.tar.zst"))
+        daemon.lamina_ok("volume", "backup", volume, "-o", backups[-1][1], "--quiesce", name, *options)
+    time.sleep(max(0, begun + WRITES_S - time.monotonic()))
+    daemon.docker_ok("exec", "-u", "postgres", name, "touch", "/tmp/stop")
+    assert writer.wait(30) == 0
+    assert acknowledged(daemon, name) == int(query(daemon, name, "select count(*) from numbers"))
+    return backups
+
+
+def check(daemon: Daemon, name: str, before: int) -> None:
+    """All rows up to some number are there, that of the last acknowledged one or a later; they are what was written."""
+    count, highest = map(int, query(daemon, name, "select count(*), max(n) from numbers").split("|"))
+    assert (count, highest >= before) == (highest, True), (count, highest, before)
+    assert query(daemon, name, "select count(*) from numbers where text <> repeat(md5(n::text), 50)") == "0"
+    daemon.docker_ok("exec", "-u", "postgres", name, "psql", "-qc", "reindex table numbers")
+    daemon.docker_ok("exec", "-u", "postgres", name, "sh", "-c", "pg_dumpall > /dev/null")
+    print(f"{name}: {before} rows acknowledged before the backup, {count} restored")
+
+
+def test_no_acknowledged_row_is_missing_when_the_database_stands_still(databases: Daemon, tmp_path: Path) -> None:
+    for number, (before, backup) in enumerate(backed_up_while_written_to(databases, "frozen", "data", tmp_path)):
+        copy = f"restored-{number}"
         databases.lamina_ok("volume", "restore", "-i", backup, copy)
-        restored = start(databases, copy, copy)
-        count, highest = map(int, query(databases, restored, "select count(*), max(n) from numbers").split("|"))
-        assert (count, highest >= before) == (highest, True), (count, highest, before)
-        wrong = "select count(*) from numbers where text <> repeat(md5(n::text), 50)"
-        assert query(databases, restored, wrong) == "0"
-        databases.docker_ok("exec", "-u", "postgres", restored, "psql", "-qc", "reindex table numbers")
-        databases.docker_ok("exec", "-u", "postgres", restored, "sh", "-c", "pg_dumpall > /dev/null")
-        print(f"backup {number}: {before} rows acknowledged before, {count} restored")
-        databases.docker_ok("rm", "-fv", restored)
-    databases.docker_ok("rm", "-f", name)
+        check(databases, start(databases, copy, copy), before)
+        databases.docker_ok("rm", "-fv", copy)
+    databases.docker_ok("rm", "-f", "frozen")
+
+
+def test_no_acknowledged_row_is_missing_from_the_databases_own_dump(databases: Daemon, tmp_path: Path) -> None:
+    """The database goes on; what it dumps itself before the copy is whole, and gone from the volume after it."""
+    as_postgres = "setpriv --reuid=postgres --regid=postgres --init-groups"
+    options = ["--pre", f"{as_postgres} pg_dump -f {DATA}/dump.sql", "--post", f"rm {DATA}/dump.sql"]
+    backups = backed_up_while_written_to(databases, "dumping", "live", tmp_path, *options)
+    assert databases.docker("exec", "dumping", "ls", f"{DATA}/dump.sql").code != 0
+    for number, (before, backup) in enumerate(backups):
+        name = f"loaded-{number}"
+        databases.lamina_ok("volume", "restore", "-i", backup, f"dumped-{number}")
+        start(databases, name, name)
+        place = databases.docker_ok("volume", "inspect", "-f", "{{.Mountpoint}}", f"dumped-{number}")
+        databases.docker_ok("cp", f"{place}/dump.sql", f"{name}:/tmp/dump.sql")
+        databases.docker_ok("exec", name, "chmod", "644", "/tmp/dump.sql")
+        databases.docker_ok("exec", "-u", "postgres", name, "psql", "-qf", "/tmp/dump.sql")
+        check(databases, name, before)
+        databases.docker_ok("rm", "-fv", name)
+    databases.docker_ok("rm", "-f", "dumping")
