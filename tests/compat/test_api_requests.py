@@ -143,6 +143,16 @@ def test_a_host_config_that_is_wrong_is_refused(made: Made, host: dict[str, Any]
             {"NetworkingConfig": {"EndpointsConfig": {"bridge": {"IPAMConfig": {"IPv4Address": "10.1.1.1"}}}}},
             "user specified IP address is supported on user defined networks only",
         ),
+        (
+            {"NetworkingConfig": {"EndpointsConfig": {"bridge": {"IPAMConfig": {"IPv6Address": "fd00::2"}}}}},
+            "user specified IP address is supported on user defined networks only",
+        ),
+        (
+            {"NetworkingConfig": {"EndpointsConfig": {"bridge": {"Links": ["a"]}}}},
+            "links of an endpoint are only supported for user-defined networks",
+        ),
+        ({"HostConfig": {"PortBindings": {"80/tcp": [{"HostPort": "many"}]}}}, "invalid port specification"),
+        ({"HostConfig": {"PortBindings": {"80/tcp": [{"HostIp": "fe80::1%eth0"}]}}}, "invalid IP address"),
     ],
 )
 def test_a_config_that_is_wrong_is_refused(made: Made, config: dict[str, Any], message: str) -> None:
@@ -154,10 +164,7 @@ def test_a_config_that_is_wrong_is_refused(made: Made, config: dict[str, Any], m
 @pytest.mark.parametrize(
     "config",
     [
-        {"ExposedPorts": {"80/tcp": {}}, "HostConfig": {"PublishAllPorts": True}},
-        {"NetworkingConfig": {"EndpointsConfig": {"bridge": {"Links": ["a"]}}}},
         {"NetworkingConfig": {"EndpointsConfig": {"bridge": {"DriverOpts": {"a": "b"}}}}},
-        {"NetworkingConfig": {"EndpointsConfig": {"bridge": {"IPAMConfig": {"IPv6Address": "fd00::2"}}}}},
     ],
 )
 def test_what_cannot_be_had_yet_is_refused(made: Made, config: dict[str, Any]) -> None:

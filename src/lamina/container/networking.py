@@ -362,7 +362,7 @@ def _sysctls(request: EndpointRequest | None) -> dict[str, str]:
     text = ((request.driver_opts if request else None) or {}).get(_SYSCTLS_OPTION, "")
     pairs = [part.partition("=") for part in text.split(",") if part]
     for name, equals, _ in pairs:
-        if not equals or not name.startswith("net.") or ".IFNAME." not in name or "/" in name or ".." in name:
+        if not equals or not name.startswith("net.") or ".IFNAME." not in name.upper() or "/" in name or ".." in name:
             raise InvalidNetwork(f"invalid {_SYSCTLS_OPTION}: {name!r}: expected net.….IFNAME.…=value")
     return {name: value for name, _, value in pairs}
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Mapping
-from ipaddress import IPv6Address, ip_address
+from ipaddress import ip_address
 from typing import Any
 
 from lamina.container.config import ContainerConfig, EndpointRequest, HostConfig, IPAMConfig, NetworkingConfig
@@ -18,6 +18,7 @@ from lamina.container.settings import cdi_devices, donor_in, resources
 from lamina.container.store import ContainerStore
 from lamina.errors import InvalidArgument
 from lamina.linux.signals import signal_number
+from lamina.network.model import plain_address
 from lamina.network.names import check_extra_host
 from lamina.network.ports import read_ports, read_requests
 from lamina.network.service import check_addresses
@@ -262,7 +263,8 @@ def _check_endpoint(endpoint: EndpointRequest) -> None:
     check_addresses(ipam.ipv4_address or None, endpoint.mac_address or None)
     if ipam.ipv6_address:
         try:
-            IPv6Address(ipam.ipv6_address)
+            if plain_address(ipam.ipv6_address).version != 6:
+                raise ValueError
         except ValueError:
             raise InvalidArgument(f"invalid IPv6 address: {ipam.ipv6_address}") from None
     for text in ipam.link_local_ips or []:
@@ -276,7 +278,7 @@ def _check_endpoint(endpoint: EndpointRequest) -> None:
 
 def _check_link_local(text: str) -> None:
     try:
-        is_one = ip_address(text).is_link_local
+        is_one = plain_address(text).is_link_local
     except ValueError:
         is_one = False
     if not is_one:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+import msgspec
+
 from lamina.container.record import Record
 from lamina.container.store import ContainerStore
 from lamina.engine.events import Event, EventLog
@@ -44,6 +46,8 @@ class Networks:
                 raise NetworkExists(request.name)
             routes = await self._service.used_subnets()
             network = define(request, networks=self._store, routes=routes, pools=self._service.subnet_pools)
+            if await self._service.has_interface(network.interface):
+                network = msgspec.structs.replace(network, foreign=True)
             await self._service.add(network)
             try:
                 await self._store.put(network)
@@ -60,10 +64,15 @@ class Networks:
             network = self._store.find(name)
             if network.is_built_in:
                 raise PredefinedNetwork(f"{network.name} is a pre-defined network and cannot be removed")
-            users = [(r.name, r.id) for r in self.members(network)]
-            if users or await self._service.is_used(network):
-                raise NetworkInUse(network.name, users or [("a container that is being started", "")])
-            await self._store.remove(network)
+            self._service.close_to_newcomers(network, closed=True)
+            try:
+                users = [(r.name, r.id) for r in self.members(network)]
+                if users or await self._service.is_used(network):
+                    raise NetworkInUse(network.name, users or [("a container that is being started", "")])
+                await self._store.remove(network)
+            except BaseException:
+                self._service.close_to_newcomers(network, closed=False)
+                raise
             await to_the_end(self._service.drop(network))
         self._tell("destroy", network)
         return network

@@ -67,15 +67,20 @@ def define(
         raise DriverNotFound(driver)
     if request.ipam_driver not in ("", "default"):
         raise DriverNotFound(request.ipam_driver)
+    networks = list(networks)
     _check_options(driver, request)
     network_id = secrets.token_hex(32)
+    interface = _interface(driver, request.options, network_id)
+    if interface and any(n.interface == interface for n in networks):
+        raise InvalidNetwork(f"bridge name {interface} is in use by another network")
     asked = [_checked(subnet) for subnet in request.subnets if subnet != Subnet()]
     versions = _versions(request, asked)
-    taken = [ip_network(s.subnet) for n in networks for s in n.subnets]
+    # several children of an interface may share the host's own network
+    others = [] if driver in CHILD_DRIVERS else networks
+    taken = [ip_network(s.subnet) for n in others for s in n.subnets]
     for subnet in asked:
-        if driver not in CHILD_DRIVERS:  # several of those may share the host's own network
-            check_free(ip_network(subnet.subnet), taken)
-            taken.append(ip_network(subnet.subnet))
+        check_free(ip_network(subnet.subnet), taken)
+        taken.append(ip_network(subnet.subnet))
     missing = [v for v in versions if not any(s.version == v for s in asked)]
     found = [free_subnet(v, pools, [*taken, *routes]) for v in missing]
     subnets = [*asked, *(Subnet(subnet=str(network)) for network in found)]
@@ -94,7 +99,7 @@ def define(
         ipam_options=request.ipam_options,
         options=request.options,
         labels=request.labels,
-        interface=_interface(driver, request.options, network_id),
+        interface=interface,
         chosen=not asked,
     )
 
@@ -175,7 +180,7 @@ def _network(text: str, what: str) -> IPNetwork:
         right = ip_network(text, strict=False)
     except ValueError:
         right = None
-    if right is None or not slash or not (length.isascii() and length.isdigit()) or "%" in text:
+    if right is None or not slash or str(right.prefixlen) != length or "%" in text:
         raise InvalidNetwork(f"invalid network config:\ninvalid {what} {text}: invalid CIDR block notation")
     try:
         return ip_network(text)

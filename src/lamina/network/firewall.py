@@ -34,6 +34,7 @@ add chain inet {table} guard {{ type filter hook prerouting priority raw; policy
 add chain inet {table} published
 add chain inet {table} prerouting {{ type nat hook prerouting priority dstnat; policy accept; }}
 add chain inet {table} output {{ type nat hook output priority -100; policy accept; }}
+add chain inet {table} confine
 add chain inet {table} to
 add chain inet {table} from
 add chain inet {table} forward {{ type filter hook forward priority filter; policy accept; }}
@@ -49,11 +50,12 @@ flush chain inet {table} guard
 flush chain inet {table} published
 flush chain inet {table} prerouting
 flush chain inet {table} output
+flush chain inet {table} confine
 flush chain inet {table} to
 flush chain inet {table} from
 flush chain inet {table} forward
 flush chain inet {table} postrouting
-add rule inet {table} guard iifname @bridges ip daddr 127.0.0.0/8 drop
+add rule inet {table} guard iifname != "lo" ip daddr 127.0.0.0/8 drop
 add rule inet {table} published dnat ip to ip daddr . meta l4proto . th dport map @at4
 add rule inet {table} published dnat ip6 to ip6 daddr . meta l4proto . th dport map @at6
 add rule inet {table} published dnat ip to meta l4proto . th dport map @any4
@@ -62,6 +64,7 @@ add rule inet {table} prerouting fib daddr type local jump published
 add rule inet {table} output fib daddr type local jump published
 add rule inet {table} forward iifname @bridges jump admin
 add rule inet {table} forward oifname @bridges jump admin
+add rule inet {table} forward jump confine
 add rule inet {table} forward oifname @bridges jump to
 add rule inet {table} forward iifname @bridges jump from
 add rule inet {table} to ct state established,related accept
@@ -153,9 +156,12 @@ def _additions(table: str, ports: Iterable[PublishedPort]) -> list[str]:
 
 def _rules(rules: BridgeRules) -> Iterator[str]:
     bridge = f'"{rules.bridge}"'
+    if rules.internal:  # not even by a port that leads to a container elsewhere
+        yield f"confine iifname {bridge} oifname != {bridge} drop"
+        yield f"confine oifname {bridge} iifname != {bridge} drop"
     yield f"to oifname {bridge} ct status dnat accept"
     yield f"to oifname {bridge} iifname {bridge} {'accept' if rules.icc else 'drop'}"
-    yield f"from iifname {bridge} {'drop' if rules.internal else 'accept'}"
+    yield f"from iifname {bridge} accept"
     for subnet in rules.subnets:
         family = "ip" if subnet.version == 4 else "ip6"
         mode = rules.mode(subnet)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_interface, ip_network
 
 from lamina.network.errors import AddressInUse, NoAddressLeft
-from lamina.network.model import Address, Interface, Subnet
+from lamina.network.model import Address, Interface, Subnet, plain_address
 
 IPNetwork = IPv4Network | IPv6Network
 
@@ -45,7 +45,7 @@ class AddressPool:
     def contains(self, text: str) -> bool:
         """Whether a text is one of the addresses that can be asked for."""
         try:
-            address = ip_address(text)
+            address = plain_address(text)
         except ValueError:
             return False
         return address in self.subnet and address not in self._never

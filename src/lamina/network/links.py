@@ -91,6 +91,10 @@ class Links:
         with suppress(OSError):
             (_SYSCTL / "ipv4/conf" / name / "route_localnet").write_text("1")
 
+    def has_interface(self, name: str) -> bool:
+        """Whether the host has an interface of a name."""
+        return bool(self._netlink.link_lookup(ifname=name))
+
     def bridge_address(self, name: str) -> IPv4Interface | None:
         """The IPv4 address that a bridge has, if there is one."""
         found = self._netlink.link_lookup(ifname=name)
@@ -112,7 +116,7 @@ class Links:
         Without a *name* it is a dummy of the network's own; ``eth0.10`` is made as a VLAN of ``eth0``. Raises BridgeUnavailable.
         """
         netlink = self._netlink
-        wanted = name or f"dm-{network_id[:12]}"
+        wanted = name or lonely_name(network_id)
         if netlink.link_lookup(ifname=wanted):
             return wanted
         with self._refusal_told(wanted):
@@ -307,6 +311,11 @@ class Links:
                 netlink.route("add", family=family, dst="default", gateway=str(gateway), oif=found[0])
 
 
+def lonely_name(network_id: str) -> str:
+    """The parent's name in a network whose children have none of the host's."""
+    return f"dm-{network_id[:12]}"
+
+
 def random_mac() -> str:
     """A hardware address that is locally administered, for one interface."""
     return ":".join(f"{byte:02x}" for byte in b"\x02\x42" + os.urandom(4))
@@ -321,8 +330,9 @@ def _set_sysctls(inner: InnerEnd) -> None:
     """*inner* tells names as ``net.ipv6.conf.IFNAME.…``, in which IFNAME stands for the interface. Raises OSError."""
     has_6 = any(address.version == 6 for address in inner.addresses)
     wanted = {f"net.ipv6.conf.{inner.name}.disable_ipv6": "0" if has_6 else "1"}
-    wanted |= {name.replace("IFNAME", inner.name): value for name, value in inner.sysctls.items()}
+    wanted |= inner.sysctls
     for name, value in wanted.items():
-        path = Path("/proc/sys", *name.split("."))
+        parts = (inner.name if part.upper() == "IFNAME" else part for part in name.split("."))
+        path = Path("/proc/sys", *parts)
         if path.exists():
             path.write_text(value)

@@ -52,7 +52,8 @@ class Subnet(msgspec.Struct, frozen=True, kw_only=True):
 class Network(msgspec.Struct, frozen=True, kw_only=True):
     """A network as it was asked for, complete.
 
-    ``interface`` is its bridge's name on the host; ``chosen`` tells that nobody named a subnet.
+    ``interface`` is its bridge's name on the host, a ``foreign`` one was there before and stays; ``chosen`` tells that nobody named a
+    subnet.
     """
 
     id: str
@@ -69,6 +70,7 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     options: dict[str, str] = {}
     labels: dict[str, str] = {}
     interface: str = ""
+    foreign: bool = False
     chosen: bool = False
 
     @property

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from lamina.network.claims import check_interface_name
 from lamina.network.errors import InvalidNetwork
 from lamina.network.model import plain_address
 
@@ -35,6 +36,7 @@ _MODES = {
     "macvlan": ("bridge", "private", "vepa", "passthru"),
     "ipvlan": ("l2", "l3", "l3s"),
 }
+_INNER_PREFIX = "com.docker.network.container_iface_prefix"
 _UNSUPPORTED = ("inhibit_ipv4", "trusted_host_interfaces", "host_ipv4", "host_ipv6")
 _TRUE = frozenset(("1", "t", "T", "TRUE", "true", "True"))
 _FALSE = frozenset(("0", "f", "F", "FALSE", "false", "False"))
@@ -57,6 +59,9 @@ class BridgeOptions:
         """Raises InvalidNetwork."""
         _refuse_unknown("bridge", options, _BRIDGE)
         prefix = "com.docker.network.bridge."
+        inner = options.get(_INNER_PREFIX) or "eth"
+        if not inner.isalnum() or not check_interface_name(f"{inner}99"):
+            raise InvalidNetwork(f"invalid {_INNER_PREFIX}: {inner!r}")
         binding = options.get(f"{prefix}host_binding_ipv4", "")
         if binding:
             _check_address(f"{prefix}host_binding_ipv4", binding)
@@ -65,7 +70,7 @@ class BridgeOptions:
             masquerade=boolean(options, f"{prefix}enable_ip_masquerade", default=True),
             host_binding=binding,
             mtu=_mtu(options),
-            interface_prefix=options.get("com.docker.network.container_iface_prefix") or "eth",
+            interface_prefix=inner,
             gateway_mode4=_gateway_mode(options, f"{prefix}gateway_mode_ipv4"),
             gateway_mode6=_gateway_mode(options, f"{prefix}gateway_mode_ipv6"),
         )

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_interface
 
-from lamina.network.errors import AddressInUse, BridgeUnavailable, DriverUnavailable, InvalidAddress
+from lamina.network.errors import AddressInUse, BridgeUnavailable, DriverUnavailable, InvalidAddress, NetworkNotFound
 from lamina.network.firewall import BridgeRules
 from lamina.network.ipam import AddressPool
 from lamina.network.links import BridgeEnd, ChildEnd, InnerEnd, random_mac
-from lamina.network.model import Address, Endpoint, Interface, Network, Wish
+from lamina.network.model import Address, Endpoint, Interface, Network, Wish, plain_address
 from lamina.network.options import BridgeOptions, ChildOptions
 
 
@@ -28,6 +28,8 @@ class Segment:
     host_binding: str = ""
     interface_prefix: str = "eth"
     failure: BridgeUnavailable | DriverUnavailable | None = None
+    is_closed: bool = False
+    """Whether it is about to go."""
     _held: dict[str, list[Address]] = field(default_factory=dict)
     """By endpoint, so that a second release frees nobody else's address."""
 
@@ -76,6 +78,8 @@ class Segment:
         """Addresses for an endpoint, one of each version. Raises InvalidAddress, AddressInUse or NoAddressLeft; nothing is taken then."""
         if self.failure is not None:
             raise self.failure
+        if self.is_closed:
+            raise NetworkNotFound(self.network.name)
         wanted = {4: wish.ip, 6: wish.ip6}
         likes = [ip_address(text) for text in wish.likes]
         taken: list[Address] = []
@@ -132,7 +136,7 @@ def _pools(network: Network) -> dict[int, AddressPool]:
 
 def _exactly(pool: AddressPool, text: str, version: int) -> Address:
     try:
-        address = ip_address(text)
+        address = plain_address(text)
     except ValueError:
         raise InvalidAddress(f"IPv{version}", text) from None
     if address.version != version:

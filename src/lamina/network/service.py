@@ -21,6 +21,8 @@ from ipaddress import IPv4Address, IPv4Interface, ip_interface
 from pathlib import Path
 from typing import TypeVar
 
+import msgspec
+
 from lamina.linux.namespaces import remove_network_namespace
 from lamina.linux.tasks import to_the_end
 from lamina.network import built_in, firewall
@@ -38,7 +40,7 @@ from lamina.network.errors import (
 )
 from lamina.network.firewall import BridgeRules, PublishedPort
 from lamina.network.ipam import AddressPool, IPNetwork
-from lamina.network.links import INTERFACE_PREFIX, BridgeEnd, ChildEnd, InnerEnd, Links
+from lamina.network.links import INTERFACE_PREFIX, BridgeEnd, ChildEnd, InnerEnd, Links, lonely_name
 from lamina.network.model import ANYWHERE, CHILD_DRIVERS, Endpoint, Interface, Network, Wish
 from lamina.network.options import BridgeOptions, ChildOptions
 from lamina.network.ready import ReadyEndpoints
@@ -54,6 +56,8 @@ _DEFAULT_TABLE = "lamina"
 _MOST_DAEMONS = 100
 _GONE_PATIENCE_S = 2.0
 _GONE_POLL_S = 0.02
+_LEAVING_PATIENCE_S = 10.0
+"""For the last of those who leave a network that is to be removed; on a busy host the kernel takes its time."""
 _MAC = re.compile("[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 
 
@@ -86,6 +90,7 @@ class NetworkService:
         self._wanted_table = table
         self._claims = Claims()
         self.bridge = ""
+        self._bridge_is_foreign = False
         self.table = ""
         self.subnet_pools = tuple(pools)
         self._wanted_bip = _gateway_of(bip) if bip else None
@@ -144,6 +149,7 @@ class NetworkService:
         """Set a new network up. Raises BridgeUnavailable; nothing is left then."""
         segment = await self._set_up(network)
         if segment.failure is not None:
+            await self._in_thread(partial(self._remove_host_side, segment))
             raise segment.failure
         self._segments[network.id] = segment
         try:
@@ -161,10 +167,20 @@ class NetworkService:
                 await self._install_rules()
             await self._in_thread(partial(self._remove_host_side, segment))
 
+    async def has_interface(self, name: str) -> bool:
+        """Whether the host has an interface of a name, which is not ours then."""
+        return bool(name) and await self._in_thread(lambda: self._require_links().has_interface(name))
+
+    def close_to_newcomers(self, network: Network, *, closed: bool) -> None:
+        """Let nobody join a network that is about to go, or let them again."""
+        segment = self._segments.get(network.id)
+        if segment is not None:
+            segment.is_closed = closed
+
     async def is_used(self, network: Network) -> bool:
         """Whether somebody has, or is about to have, an address in a network; those who are leaving are waited for."""
         segment = self._segments.get(network.id)
-        for _ in range(int(_GONE_PATIENCE_S / _GONE_POLL_S)):
+        for _ in range(int(_LEAVING_PATIENCE_S / _GONE_POLL_S)):
             if segment is None or not segment.is_used:
                 return False
             await asyncio.sleep(_GONE_POLL_S)
@@ -232,14 +248,20 @@ class NetworkService:
         new = set(ports)
         if interface and new:
             await self._in_thread(lambda: self._require_links().let_turn_back(interface))
+        await to_the_end(self._publish(new))
+
+    async def _publish(self, new: set[PublishedPort]) -> None:
         async with self._rules_lock:
             await firewall.publish(self.table, new)
             self._ports |= new
 
     async def withdraw(self, ports: Iterable[PublishedPort]) -> None:
         """Let ports lead nowhere any more."""
+        await to_the_end(self._withdraw(set(ports)))
+
+    async def _withdraw(self, ports: set[PublishedPort]) -> None:
         async with self._rules_lock:
-            gone = self._ports & set(ports)
+            gone = self._ports & ports
             self._ports -= gone
             if gone:
                 try:
@@ -284,14 +306,14 @@ class NetworkService:
     async def _default_segment(self) -> Segment:
         """The default bridge, set up; its subnet is what was asked for, or what it has, or the first that is free."""
         name = self.bridge
-        nowhere = Segment(built_in.definitions(self.ids, name, None)[0], {}, BridgeEnd(name))
+        nowhere = Segment(self._default_definition(None), {}, BridgeEnd(name))
         try:
             links = self._require_links()
             gateway = await self._in_thread(
                 lambda: self._wanted_bip or links.bridge_address(name) or self._free_bip(links)
             )
             pool = AddressPool(f"bridge ({self.ids['bridge']})", gateway)
-            network = built_in.definitions(self.ids, name, pool)[0]
+            network = self._default_definition(pool)
             rules = BridgeRules(name, [pool.subnet])
             segment = Segment(network, {4: pool}, BridgeEnd(name), rules=rules)
             await self._in_thread(lambda: links.ensure_bridge(name, [gateway]))
@@ -301,6 +323,10 @@ class NetworkService:
             _log.warning("%s", nowhere.failure)
             return nowhere
         return segment
+
+    def _default_definition(self, pool: AddressPool | None) -> Network:
+        network = built_in.definitions(self.ids, self.bridge, pool)[0]
+        return msgspec.structs.replace(network, foreign=self._bridge_is_foreign)
 
     def _free_bip(self, links: Links) -> IPv4Interface:
         own = [p for p in self.subnet_pools if p.base.version == 4] or DEFAULT_POOLS
@@ -347,9 +373,9 @@ class NetworkService:
     def _remove_host_side(self, segment: Segment) -> None:
         links = self._require_links()
         if isinstance(segment.end, BridgeEnd):
-            if not links.endpoints_on(segment.end.bridge):
+            if not segment.network.foreign and not links.endpoints_on(segment.end.bridge):
                 links.remove_bridge(segment.end.bridge)
-        elif segment.end.parent.startswith("dm-"):
+        elif segment.end.parent == lonely_name(segment.network.id):
             links.remove_interface(segment.end.parent)
 
     async def _install_rules(self) -> None:
@@ -467,7 +493,7 @@ class NetworkService:
     def _choose_names(self) -> None:
         """Claim a bridge and a table: those asked for, or those of last time, or the first that nobody uses."""
         remembered = self._root / "bridge"
-        last = remembered.read_text().strip() if remembered.exists() else ""
+        last, _, was_foreign = (remembered.read_text() if remembered.exists() else "").strip().partition(" ")
         numbered = [f"{_DEFAULT_BRIDGE}{number}" for number in range(_MOST_DAEMONS)]
         candidates = (
             [self._wanted_bridge] if self._wanted_bridge else list(dict.fromkeys([last or numbered[0], *numbered]))
@@ -483,12 +509,14 @@ class NetworkService:
         else:
             raise NameTaken("bridge", candidates[0])
         suffix = name.removeprefix(_DEFAULT_BRIDGE) if name in numbered[1:] else ""
+        is_there = links.has_interface(name)
+        self._bridge_is_foreign = is_there and (bool(was_foreign) if name == last else self._wanted_bridge is not None)
         self.bridge, self.table, self._links = name, self._wanted_table or f"{_DEFAULT_TABLE}{suffix}", links
         if not self._claims.take("table", self.table):
             self._claims.release()
             links.close()
             raise NameTaken("table", self.table)
-        remembered.write_text(name)
+        remembered.write_text(f"{name} foreign" if self._bridge_is_foreign else name)
 
     def _own_interfaces(self) -> set[str]:
         """The outer ends of all namespaces that this run root pins, whoever made them."""
@@ -505,6 +533,12 @@ class NetworkService:
             if str(pin) not in sandboxes:
                 remove_network_namespace(pin)
                 self._require_links().remove_interface(f"{INTERFACE_PREFIX}{pin.name}")
+        known = {endpoint.interface for endpoint in kept}
+        for segment in self._segments.values():
+            # a daemon that was killed while it joined a container to a network has left an end that no record knows
+            if segment is not self._default and isinstance(segment.end, BridgeEnd):
+                for interface in set(self._require_links().endpoints_on(segment.end.bridge)) - known:
+                    self._require_links().remove_interface(interface)
 
     async def _in_thread(self, function: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function)

@@ -16,6 +16,7 @@ from pathlib import Path
 from lamina.linux.files import write_atomically
 from lamina.network.errors import InvalidNetwork, NoSubnetLeft, SubnetOverlaps
 from lamina.network.ipam import IPNetwork
+from lamina.network.model import plain_address
 
 _PREFIX6 = 64
 _MOST_TRIED = 4096
@@ -38,6 +39,7 @@ class SubnetPool:
             raise InvalidNetwork(f"invalid default address pool: {text!r}: write it as base=10.10.0.0/16,size=24")
         try:
             base = ip_network(fields["base"])
+            plain_address(str(base.network_address))
         except ValueError as error:
             raise InvalidNetwork(f"invalid default address pool: {error}") from None
         size = int(fields["size"])

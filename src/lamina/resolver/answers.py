@@ -101,8 +101,11 @@ def _pointer(question: Question, asker: Sandbox, zone: Zone) -> dns.message.Mess
     response = _response(question)
     owner = question.message.question[0].name
     try:
+        target = dns.name.from_text(f"{name}.")
         found = dns.rrset.from_text(owner, _TTL_S, dns.rdataclass.IN, dns.rdatatype.PTR, f"{name}.")
-    except dns.exception.DNSException:  # a container's name may be none that DNS has
+        if not target.is_absolute():
+            return None
+    except (dns.exception.DNSException, UnicodeError):  # a container's name may be none that DNS has
         return None
     response.answer.append(found)
     return response

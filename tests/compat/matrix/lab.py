@@ -299,13 +299,28 @@ def _told_apart(fields: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]
     return own, {name: value for name, value in fields.items() if name[0].isupper()}
 
 
+class _Joined:
+    """A socket, of which the first bytes may have come with the answer's head, where docker-py forgets them."""
+
+    def __init__(self, sock: Any, reader: Any) -> None:
+        self._sock = sock
+        self._reader = reader
+
+    def recv(self, size: int) -> bytes:
+        data: bytes = self._reader.read1(size)
+        return data
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+
 @contextmanager
 def joined(stream: Any) -> Iterator[Any]:
     """The socket of what docker-py gives for one."""
     sock, response = stream._sock, stream._response
     sock.settimeout(TIMEOUT_S)
     try:
-        yield sock
+        yield _Joined(sock, response.raw._fp.fp)
     finally:
         response.close()
         sock.close()

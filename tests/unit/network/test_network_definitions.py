@@ -9,6 +9,7 @@ from ipaddress import IPv6Network, ip_network
 import pytest
 
 from lamina.errors import Forbidden, InvalidArgument, NotFound, Unavailable
+from lamina.network.claims import check_interface_name
 from lamina.network.definitions import NetworkRequest, check_name, define
 from lamina.network.errors import (
     DriverNotFound,
@@ -23,6 +24,8 @@ from lamina.network.subnets import DEFAULT_POOLS, SubnetPool
 
 _BRIDGE = "com.docker.network.bridge."
 _MTU = "com.docker.network.driver.mtu"
+_ZONES = ["%eth0", "%x } ; flush ruleset"]
+"""What may stand behind an IPv6 address, and would get into a firewall's rules with it."""
 _POOLS = (
     SubnetPool(ip_network("10.40.0.0/22"), 24),
     SubnetPool(ip_network("fd12:3456:789a::/48"), 64),
@@ -168,10 +171,17 @@ def test_a_bridge_has_the_name_that_was_asked_for() -> None:
     assert _define(_request(options={f"{_BRIDGE}name": "shop0"})).interface == "shop0"
 
 
-@pytest.mark.parametrize("name", ["a" * 16, "a/b", "a b", "a:b", ".", ".."])
+@pytest.mark.parametrize("name", ["a" * 16, "a/b", "a b", "a:b", ".", "..", 'a"b', "a\\b", "a%d"])
 def test_a_bridge_name_that_the_kernel_does_not_take_is_refused(name: str) -> None:
     message = _refusal(_request(options={f"{_BRIDGE}name": name}))
     assert message == f"invalid bridge name {name!r}: an interface's name has at most 15 characters"
+
+
+@pytest.mark.parametrize("sign", ['"', "\\", "%", "/", ":", " ", "\n", "ä"])
+def test_an_interfaces_name_can_stand_between_quotes_in_a_rule(sign: str) -> None:
+    for name in (sign, f"{sign}br", f"b{sign}r", f"br{sign}"):
+        assert not check_interface_name(name), name
+    assert check_interface_name("br-0_x.7")
 
 
 @pytest.mark.parametrize("driver", CHILD_DRIVERS)
@@ -195,6 +205,47 @@ def test_a_network_of_children_has_no_bridge(driver: str) -> None:
 )
 def test_a_subnet_that_is_none_is_refused(subnet: str, reason: str) -> None:
     assert _refusal(_request(_subnet(subnet))) == f"invalid network config:\n{reason}"
+
+
+_NO_CIDRS = [
+    "10.1.0.0/255.255.255.0",
+    "10.1.0.0/0.0.0.255",
+    "10.1.0.0",
+    "10.1.0.0/",
+    "10.1.0.0/+24",
+    "10.1.0.0/２４",
+    "10.1.0.0/24/24",
+    pytest.param("10.1.0.0/" + "9" * 5000, id="5000 digits"),
+    "fd00::",
+    "fd00::/ffff::",
+]
+
+
+@pytest.mark.parametrize("text", _NO_CIDRS)
+def test_a_mask_or_no_length_is_no_cidr(text: str) -> None:
+    reason = f"{text}: invalid CIDR block notation"
+    assert _refusal(_request(_subnet(text), ipv6=True)) == f"invalid network config:\ninvalid subnet {reason}"
+    within = _subnet("10.1.0.0/16", ip_range=text)
+    assert _refusal(_request(within)) == f"invalid network config:\ninvalid ip-range {reason}"
+
+
+@pytest.mark.parametrize("zone", _ZONES)
+def test_a_subnet_with_a_zone_is_refused(zone: str) -> None:
+    for text in (f"fe80::{zone}/64", f"fe80::/64{zone}", f"fe80::1{zone}/64"):
+        reason = f"{text}: invalid CIDR block notation"
+        assert _refusal(_request(_subnet(text), ipv6=True)) == f"invalid network config:\ninvalid subnet {reason}"
+        within = _subnet("fe80::/16", ip_range=text)
+        assert _refusal(_request(within, ipv6=True)) == f"invalid network config:\ninvalid ip-range {reason}"
+
+
+@pytest.mark.parametrize("zone", _ZONES)
+@pytest.mark.parametrize("what", ["gateway", "auxiliary address printer"])
+def test_an_address_with_a_zone_is_refused(what: str, zone: str) -> None:
+    text = f"fe80::1{zone}"
+    fields = _subnet("fe80::/64", gateway=text)
+    if what != "gateway":
+        fields = _subnet("fe80::/64", aux={"printer": text})
+    assert _refusal(_request(fields, ipv6=True)) == f"invalid network config:\ninvalid {what} {text}: invalid address"
 
 
 @pytest.mark.parametrize("subnet", ["10.1.0.0/30", "fd00::/126"])
@@ -280,6 +331,57 @@ def test_the_gateway_of_an_ipv6_subnet_is_its_first_address_after_its_own() -> N
     assert _gateways(network) == ["fd00:1::1"]
 
 
+@pytest.mark.parametrize(
+    ("subnet", "within"),
+    [
+        pytest.param(_subnet("10.1.0.0/24", ip_range="10.1.0.0/32"), "10.1.0.0/32", id="the network's own"),
+        pytest.param(_subnet("10.1.0.0/24", ip_range="10.1.0.255/32"), "10.1.0.255/32", id="the broadcast's"),
+        pytest.param(
+            _subnet("10.1.0.0/24", ip_range="10.1.0.9/32", aux={"a": "10.1.0.9"}), "10.1.0.9/32", id="an auxiliary one"
+        ),
+        pytest.param(
+            _subnet("10.1.0.0/24", ip_range="10.1.0.254/31", aux={"a": "10.1.0.254"}),
+            "10.1.0.254/31",
+            id="an auxiliary one and the broadcast's",
+        ),
+        pytest.param(
+            _subnet("10.1.0.0/30", aux={"a": "10.1.0.1", "b": "10.1.0.2"}), "10.1.0.0/30", id="all of a subnet's"
+        ),
+        pytest.param(_subnet("fd00:1::/64", ip_range="fd00:1::/128"), "fd00:1::/128", id="the network's own of IPv6"),
+    ],
+)
+def test_where_all_addresses_are_somebodys_there_is_no_gateway(subnet: Subnet, within: str) -> None:
+    message = _refusal(_request(subnet, ipv6=True))
+    assert message == f"invalid network config:\ninvalid ip-range {within}: it leaves no address for the gateway"
+
+
+def test_a_range_without_an_address_for_the_gateway_is_fine_with_a_gateway_beside_it() -> None:
+    subnet = _subnet("10.1.0.0/24", ip_range="10.1.0.9/32", gateway="10.1.0.1", aux={"a": "10.1.0.9"})
+    assert _gateways(_define(_request(subnet))) == ["10.1.0.1"]
+
+
+@pytest.mark.parametrize(
+    "subnet",
+    [
+        pytest.param(_subnet("10.1.0.0/24", gateway="10.1.0.0"), id="the network's own"),
+        pytest.param(_subnet("10.1.0.0/24", gateway="10.1.0.255"), id="the broadcast's"),
+        pytest.param(_subnet("10.1.0.0/24", gateway="10.1.0.9", aux={"a": "10.1.0.9"}), id="an auxiliary one"),
+        pytest.param(_subnet("fd00:1::/64", gateway="fd00:1::"), id="the network's own of IPv6"),
+        pytest.param(
+            _subnet("fd00:1::/64", gateway="fd00:1::9", aux={"a": "FD00:1:0::0009"}), id="an auxiliary one of IPv6"
+        ),
+    ],
+)
+def test_a_gateway_that_is_somebodys_is_refused(subnet: Subnet) -> None:
+    message = _refusal(_request(subnet, ipv6=True))
+    assert message == f"failed to allocate gateway ({subnet.gateway}): Address already in use"
+
+
+def test_the_last_address_of_ipv6_is_one_like_others() -> None:
+    subnet = _subnet("fd00:1::/126", gateway="fd00:1::3")
+    assert _gateways(_define(_request(subnet, ipv6=True, ipv4=False))) == ["fd00:1::3"]
+
+
 @pytest.mark.parametrize("driver", CHILD_DRIVERS)
 def test_an_internal_network_of_children_has_no_gateway(driver: str) -> None:
     assert _gateways(_define(_request(driver=driver, internal=True))) == [""]
@@ -303,6 +405,23 @@ def test_an_ipv6_subnet_that_another_network_has_a_part_of_is_refused() -> None:
     other = _define(_request(_subnet("fd00:1::/64"), ipv6=True))
     with pytest.raises(SubnetOverlaps):
         _define(_request(_subnet("fd00::/16"), ipv6=True), networks=[other])
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("10.1.0.0/24", "10.1.0.0/24"),
+        ("10.1.0.0/24", "10.1.0.128/25"),
+        ("10.1.0.128/25", "10.1.0.0/24"),
+        ("fd00:1::/64", "fd00::/16"),
+    ],
+)
+def test_two_subnets_of_one_network_are_apart(one: str, other: str) -> None:
+    with pytest.raises(SubnetOverlaps) as caught:
+        _define(_request(_subnet(one), _subnet(other), ipv6=True))
+    assert str(caught.value) == "invalid pool request: Pool overlaps with other one on this address space"
+    beside = _define(_request(_subnet("10.1.0.0/24"), _subnet("10.1.1.0/24")))
+    assert _subnets(beside) == ["10.1.0.0/24", "10.1.1.0/24"]
 
 
 def test_a_subnet_beside_another_networks_is_taken() -> None:
@@ -404,6 +523,28 @@ def test_a_network_of_neither_version_is_refused(request_: NetworkRequest) -> No
     assert _refusal(request_) == "IPv4 or IPv6 must be enabled"
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        *((text, True) for text in ("1", "t", "T", "TRUE", "true", "True")),
+        *((text, False) for text in ("", "0", "f", "F", "FALSE", "false", "False")),
+    ],
+)
+@pytest.mark.parametrize("driver", ["bridge", *CHILD_DRIVERS])
+def test_the_option_for_ipv6_is_what_go_takes_for_true(driver: str, text: str, value: bool) -> None:
+    network = _define(_request(driver=driver, options={"com.docker.network.enable_ipv6": text}))
+    assert network.enable_ipv6 is value
+
+
+@pytest.mark.parametrize("ipv6", [None, True, False])
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("driver", ["bridge", *CHILD_DRIVERS])
+def test_the_option_for_a_version_is_true_or_false(driver: str, version: int, ipv6: bool | None) -> None:
+    name = f"com.docker.network.enable_ipv{version}"
+    message = _refusal(_request(driver=driver, ipv6=ipv6, options={name: "banana"}))
+    assert message == f'strconv.ParseBool: parsing "banana": invalid syntax ({name})'
+
+
 def test_the_field_is_stronger_than_the_option() -> None:
     network = _define(_request(ipv6=False, options={"com.docker.network.enable_ipv6": "true"}))
     assert network.enable_ipv6 is False
@@ -489,7 +630,9 @@ def test_an_mtu_that_ip_can_do_with_is_taken(text: str) -> None:
     assert ChildOptions.parse("macvlan", {_MTU: text}).mtu == int(text)
 
 
-@pytest.mark.parametrize("text", ["67", "65536", "-1", "1500 ", "many", "1e3", "１５００"])
+@pytest.mark.parametrize(
+    "text", ["67", "65536", "-1", "1500 ", "many", "1e3", "１５００", "²", pytest.param("9" * 5000, id="5000 digits")]
+)
 @pytest.mark.parametrize("driver", ["bridge", *CHILD_DRIVERS])
 def test_an_mtu_that_is_none_is_refused(driver: str, text: str) -> None:
     message = _refusal(_request(driver=driver, options={_MTU: text}))
@@ -513,6 +656,11 @@ def test_an_mtu_that_is_none_is_refused(driver: str, text: str) -> None:
             f"{_BRIDGE}host_binding_ipv4",
             "here",
             "invalid address 'here' for com.docker.network.bridge.host_binding_ipv4",
+        ),
+        (
+            f"{_BRIDGE}host_binding_ipv4",
+            "fe80::1%x } ; flush ruleset",
+            "invalid address 'fe80::1%x } ; flush ruleset' for com.docker.network.bridge.host_binding_ipv4",
         ),
         (f"{_BRIDGE}gateway_mode_ipv4", "open", "unknown gateway mode open"),
         (f"{_BRIDGE}gateway_mode_ipv6", "Routed", "unknown gateway mode Routed"),
@@ -541,6 +689,13 @@ def test_others_options_are_kept() -> None:
         "com.example.colour": "red",
         "parent": "eth0",
     }
+
+
+@pytest.mark.parametrize(
+    "name", ["example.host_ipv4", "com.example.host_ipv6", "com.example.bridge.inhibit_ipv4", "host_ipv4"]
+)
+def test_others_options_are_kept_though_they_end_as_an_unsupported_one_does(name: str) -> None:
+    assert _define(_request(options={name: "192.0.2.1"})).options == {name: "192.0.2.1"}
 
 
 @pytest.mark.parametrize(("driver", "mode"), [("macvlan", "bridge"), ("ipvlan", "l2")])

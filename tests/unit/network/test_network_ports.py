@@ -22,6 +22,13 @@ _HOST = "127.0.0.1"
 _OTHER = "127.0.0.2"
 _KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
 _KERNELS = ["tcp", "udp"]
+_ENDLESS = [
+    pytest.param("9" * 5000, id="5000 digits"),
+    pytest.param("0" * 5000, id="5000 zeros"),
+    pytest.param(f"1-{'9' * 5000}", id="to 5000 digits"),
+    pytest.param(f"{'9' * 5000}-80", id="from 5000 digits"),
+]
+"""More digits than Python makes a number of."""
 
 
 @dataclass
@@ -148,7 +155,27 @@ def test_ports_are_read(text: str, protocol: str, found: list[int]) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "/tcp", "0", "65536", "-1", "80-", "-80", "81-80", "1-2-3", "0-5", "http", "80 ", "8e1", "²", "８０", "80:80"],
+    [
+        *(
+            "",
+            "/tcp",
+            "0",
+            "65536",
+            "-1",
+            "80-",
+            "-80",
+            "81-80",
+            "1-2-3",
+            "0-5",
+            "http",
+            "80 ",
+            "8e1",
+            "²",
+            "８０",
+            "80:80",
+        ),
+        *_ENDLESS,
+    ],
 )
 def test_what_is_no_port_is_refused(text: str) -> None:
     with pytest.raises(InvalidPort) as caught:
@@ -220,14 +247,19 @@ def test_ranges_of_different_lengths_are_refused(host_port: str) -> None:
     assert str(caught.value) == f"invalid ranges specified for container and host Ports: 80-82/tcp and {host_port}"
 
 
-@pytest.mark.parametrize("host_port", ["65536", "-1", "x", "80-", "-80", "90-80", "0-80", "1-2-3", " 80", "²"])
+@pytest.mark.parametrize(
+    "host_port",
+    ["65536", "-1", "x", "80-", "-80", "90-80", "0-80", "1-2-3", " 80", "²", *_ENDLESS],
+)
 def test_a_port_of_the_hosts_that_is_none_is_refused(host_port: str) -> None:
     with pytest.raises(InvalidPort) as caught:
         _requests({"80/tcp": [_Place("", host_port)]})
     assert str(caught.value) == f"invalid port specification: {host_port!r}"
 
 
-@pytest.mark.parametrize("host_ip", ["here", "127.0.0.1:80", "127.1", "[::1]", "127.0.0.1/8"])
+@pytest.mark.parametrize(
+    "host_ip", ["here", "127.0.0.1:80", "127.1", "[::1]", "127.0.0.1/8", "fe80::1%eth0", "fe80::1%x } ; flush ruleset"]
+)
 def test_an_address_of_the_hosts_that_is_none_is_refused(host_ip: str) -> None:
     with pytest.raises(InvalidPort) as caught:
         _requests({"80/tcp": [_Place(host_ip, "80")]})
@@ -263,6 +295,16 @@ def test_an_exposed_port_that_has_a_place_gets_no_second_one() -> None:
         PortRequest("udp", 80),
         PortRequest("tcp", 79),
         PortRequest("tcp", 81),
+    ]
+
+
+def test_a_port_that_is_exposed_twice_is_published_once() -> None:
+    found = _requests({}, "80/tcp", "80", "79-81/TCP", "80/udp", "80/tcp", publish_all=True)
+    assert found == [
+        PortRequest("tcp", 80),
+        PortRequest("tcp", 79),
+        PortRequest("tcp", 81),
+        PortRequest("udp", 80),
     ]
 
 
@@ -328,6 +370,25 @@ def test_a_port_that_another_program_has_is_refused(host: Host, port: int, proto
 def test_an_address_that_the_host_does_not_have_is_refused(host: Host) -> None:
     message = host.refusal("a", _at(8080, "192.0.2.1"))
     assert message == "Bind for 192.0.2.1:8080 failed: cannot assign requested address"
+
+
+@pytest.mark.parametrize(("first", "last"), [(8080, 8090), (0, 0)])
+def test_on_an_address_that_the_host_does_not_have_no_other_port_is_tried(
+    host: Host, monkeypatch: pytest.MonkeyPatch, first: int, last: int
+) -> None:
+    tried: list[int] = []
+    opened = ports._open
+
+    def note(protocol: str, address: str, port: int) -> list[socket.socket]:
+        tried.append(port)
+        return opened(protocol, address, port)
+
+    monkeypatch.setattr(ports, "_open", note)
+    with pytest.raises(PortAllocated) as caught:
+        host.bind("a", PortRequest("tcp", 80, "192.0.2.1", first, last))
+    assert not caught.value.is_taken
+    assert str(caught.value) == f"Bind for 192.0.2.1:{tried[0]} failed: cannot assign requested address"
+    assert len(tried) == 1
 
 
 def test_an_ipv6_address_is_told_in_brackets(host: Host, port: int) -> None:
@@ -407,6 +468,41 @@ def test_a_port_that_is_taken_in_one_version_is_held_in_neither(host: Host, port
     assert message == f"Bind for [::1]:{port} failed: address already in use"
     assert _is_free(port)
     host.bind("b", _at(port))
+
+
+@pytest.mark.parametrize("is_range", [False, True])
+@pytest.mark.parametrize("protocol", _KERNELS)
+def test_where_one_address_is_not_the_hosts_the_other_is_let_go_at_once(
+    host: Host, port: int, monkeypatch: pytest.MonkeyPatch, protocol: str, is_range: bool
+) -> None:
+    monkeypatch.setattr(ports, "_WILDCARDS", {4: _HOST, 6: "2001:db8::1"})
+    monkeypatch.setattr(ports, "_has_ipv6", lambda: True)
+    wish = _at(port, protocol=protocol, last=min(port + 9, 65535) if is_range else port)
+    with pytest.raises(PortAllocated) as caught:
+        host.bind("a", wish, default_ip="")
+    assert not caught.value.is_taken
+    assert (caught.value.address, caught.value.port) == ("2001:db8::1", port)
+    assert _is_free(port, protocol)  # while the error is still there, which would keep open what it was raised beside
+    host.bind("b", _at(port, _HOST, protocol=protocol))
+
+
+@pytest.mark.usefixtures("small_world")
+def test_what_a_port_was_held_by_is_closed_when_something_else_goes_wrong(
+    host: Host, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ports, "_has_ipv6", lambda: True)
+    opened = ports._open
+
+    def fail(protocol: str, address: str, port: int) -> list[socket.socket]:
+        if address != _HOST:
+            raise KeyboardInterrupt
+        return opened(protocol, address, port)
+
+    monkeypatch.setattr(ports, "_open", fail)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        host.bind("a", _at(port), default_ip="")
+    assert caught.tb is not None  # which would keep open what it was raised beside
+    assert _is_free(port)
 
 
 @pytest.mark.usefixtures("small_world")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import resource
 import select
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -56,6 +58,27 @@ def _has_ended(pidfd: int) -> bool:
 def _place(one: socket.socket) -> tuple[str, int]:
     address, port = one.getsockname()[:2]
     return address, port
+
+
+def _leave_descriptors(pid: int, count: int) -> None:
+    """Let a process have so many descriptors more than it has."""
+    used = {int(path.name) for path in Path(f"/proc/{pid}/fd").iterdir()}
+    free = [number for number in range(len(used) + count + 1) if number not in used]
+    _, most = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (free[count], most))
+
+
+def _busy_s(pid: int) -> float:
+    """The CPU time that a process has had."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _is_calm(pid: int) -> bool:
+    """Whether a process hardly does anything over a second."""
+    before, begin = _busy_s(pid), time.monotonic()
+    time.sleep(1)
+    return _busy_s(pid) - before < 0.5 * (time.monotonic() - begin)
 
 
 @dataclass
@@ -376,3 +399,111 @@ def test_for_a_container_that_has_ended_it_ends_at_once(stage: Stage) -> None:
     assert stage.pidfd < 0 or _has_ended(stage.pidfd)
     with socket.socket() as other:
         other.bind(place)
+
+
+def _say(client: socket.socket, server: socket.socket, text: bytes) -> None:
+    """Something said by a client is heard by the server, and the other way round."""
+    client.sendall(text)
+    assert server.recv(100) == text
+    server.sendall(text.upper())
+    assert client.recv(100) == text.upper()
+
+
+@dataclass
+class _Crowded:
+    """A program that relays for one client and has hardly any descriptor left for another."""
+
+    stage: Stage
+    pid: int
+    near: tuple[str, int]
+    listening: socket.socket
+    first: tuple[socket.socket, socket.socket]
+
+    def accept(self) -> socket.socket:
+        server, _ = self.listening.accept()
+        server.settimeout(_PATIENCE_S)
+        return self.stage.stack.enter_context(server)
+
+    def leave(self) -> None:
+        """The first client goes, and what it needed is free."""
+        client, server = self.first
+        client.close()
+        assert server.recv(1) == b""
+        server.close()
+
+
+def _crowded(stage: Stage, left: int) -> _Crowded:
+    listening = stage.open(socket.SOCK_STREAM)
+    listening.listen()
+    near = stage.port("tcp", _place(listening))
+    pid = stage.start()
+    client = stage.connect(near)
+    server, _ = listening.accept()
+    server.settimeout(_PATIENCE_S)
+    stage.stack.enter_context(server)
+    _say(client, server, b"before")
+    _leave_descriptors(pid, left)
+    return _Crowded(stage, pid, near, listening, (client, server))
+
+
+def test_without_a_descriptor_a_client_waits_until_there_is_one(stage: Stage) -> None:
+    crowded = _crowded(stage, 0)
+    waiting = stage.connect(crowded.near)
+    waiting.sendall(b"let me in")
+    assert _is_calm(crowded.pid)
+    _say(*crowded.first, b"still there")  # nobody else is held up
+    crowded.leave()
+    server = crowded.accept()
+    assert server.recv(100) == b"let me in"
+    _say(waiting, server, b"thanks")
+
+
+def test_with_one_descriptor_of_the_two_that_a_client_needs_it_lives_on(stage: Stage) -> None:
+    crowded = _crowded(stage, 1)
+    with stage.connect(crowded.near) as turned_away, suppress(ConnectionResetError):
+        assert turned_away.recv(1) == b""
+    assert _is_calm(crowded.pid)
+    _say(*crowded.first, b"still there")
+    crowded.leave()
+    # the first one's descriptors are free as soon as the program has seen that both sides have ended
+    fds = Path(f"/proc/{crowded.pid}/fd")
+    deadline = time.monotonic() + _PATIENCE_S
+    soft = resource.prlimit(crowded.pid, resource.RLIMIT_NOFILE)[0]
+    while sum(int(path.name) < soft for path in fds.iterdir()) > soft - 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    client = stage.connect(crowded.near)
+    _say(client, crowded.accept(), b"next")
+
+
+def test_without_a_descriptor_it_ends_with_the_container_all_the_same(stage: Stage) -> None:
+    crowded = _crowded(stage, 0)
+    stage.connect(crowded.near)
+    _say(*crowded.first, b"still there")
+    stage.end_container()
+    assert _has_ended(stage.pidfd)
+
+
+def test_without_a_descriptor_the_datagrams_of_new_clients_alone_are_lost(stage: Stage) -> None:
+    server = stage.open(socket.SOCK_DGRAM)
+    near = stage.port("udp", _place(server))
+    pid = stage.start()
+    known, new = (stage.open(socket.SOCK_DGRAM) for _ in range(2))
+
+    def ask(client: socket.socket, text: bytes) -> None:
+        client.sendto(text, near)
+        data, source = server.recvfrom(_CHUNK)
+        assert data == text
+        server.sendto(text.upper(), source)
+        assert client.recvfrom(_CHUNK) == (text.upper(), near)
+
+    ask(known, b"before")
+    soft, most = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    _leave_descriptors(pid, 0)
+    for _ in range(3):
+        new.sendto(b"lost", near)
+    ask(known, b"still there")  # which came behind them
+    assert _is_calm(pid)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, most))
+    ask(new, b"found")
+    ask(known, b"as before")

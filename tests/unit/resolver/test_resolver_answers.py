@@ -140,6 +140,34 @@ def test_what_is_no_address_is_nobodys(zone: Zone, name: str) -> None:
     assert answers.from_zone(_question(name, "PTR"), DB, zone) is None
 
 
+@pytest.mark.parametrize(
+    ("name", "network"),
+    [
+        pytest.param("a" * 64, "shop", id="a label that is too long"),
+        pytest.param("web", "n" * 64, id="a network that is too long"),
+        pytest.param(".".join(["a" * 60] * 5), "shop", id="a name that is too long"),
+        pytest.param("x..y", "shop", id="a label that is empty"),
+        pytest.param(".x", "shop", id="a first label that is empty"),
+        pytest.param("x y", "shop", id="two words"),
+    ],
+)
+def test_for_an_address_of_a_name_that_dns_has_not_somebody_else_is_to_be_asked(
+    zone: Zone, name: str, network: str
+) -> None:
+    odd = _sandbox("odd", [name], ["10.8.0.2", "fd00:8::2"], network)
+    zone.put(odd)
+    for address in ("10.8.0.2", "fd00:8::2"):
+        assert zone.name_of(odd, address) == f"{name}.{network}"
+        question = _question(dns.reversename.from_address(address).to_text(), "PTR")
+        assert answers.from_zone(question, odd, zone) is None
+
+
+def test_the_longest_label_is_answered(zone: Zone) -> None:
+    longest = _sandbox("longest", ["a" * 63], ["10.8.0.3"])
+    zone.put(longest)
+    assert _texts(_answer(zone, "3.0.8.10.in-addr.arpa", "PTR", longest)) == [f"{'a' * 63}.shop."]
+
+
 def test_a_question_is_read() -> None:
     question = _question("Web.Shop.", "AAAA")
     assert (question.name, question.kind) == ("Web.Shop", dns.rdatatype.AAAA)

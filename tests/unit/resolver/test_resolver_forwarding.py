@@ -248,6 +248,48 @@ async def test_what_is_no_address_is_passed_over(world: World, tmp_path: Path, b
     assert await _ask(forwarder, by_tcp=by_tcp) == _answer_to(QUESTION)
 
 
+@BY
+@pytest.mark.parametrize("own", [pytest.param(False, id="the host's"), pytest.param(True, id="a container's")])
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        pytest.param("1..2", id="an empty label"),
+        pytest.param("1" * 70, id="70 characters"),
+        pytest.param("127.0.0.1\0", id="a zero byte"),
+        pytest.param("::1\0", id="a zero byte in IPv6"),
+    ],
+)
+async def test_what_cannot_be_an_address_is_passed_over(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nonsense: str, own: bool, by_tcp: bool
+) -> None:
+    monkeypatch.setattr(forwarding, "in_network_namespace", lambda place, function: function())
+    first = await world.server(FIRST, _answered)
+    second = await world.server(SECOND, _answered)
+    if own:
+        forwarder, servers = _forwarder(tmp_path, FIRST), [nonsense, SECOND]
+    else:
+        forwarder, servers = _forwarder(tmp_path, nonsense, SECOND), []
+    for _ in range(2):
+        answer = await forwarder.ask(QUESTION, servers, str(tmp_path / "pin"), by_tcp=by_tcp, quick=False)
+        assert answer == _answer_to(QUESTION)
+    assert (len(first.asked), len(second.asked)) == (0, 2)
+
+
+@pytest.mark.parametrize("length", [0, 1, 2, 11])
+async def test_an_answer_shorter_than_a_header_is_none(world: World, tmp_path: Path, length: int) -> None:
+    first = await world.server(FIRST, lambda question: [_answer_to(question)[:length]])
+    second = await world.server(SECOND, _answered)
+    assert await _ask(_forwarder(tmp_path, FIRST, SECOND), by_tcp=True) == _answer_to(QUESTION)
+    assert await _ask(_forwarder(tmp_path, FIRST), by_tcp=True) is None
+    assert [len(server.asked) for server in (first, second)] == [2, 1]
+
+
+async def test_an_answer_of_a_header_alone_is_one(world: World, tmp_path: Path) -> None:
+    await world.server(FIRST, lambda question: [_answer_to(question)[:12]])
+    for by_tcp in (False, True):
+        assert await _ask(_forwarder(tmp_path, FIRST), by_tcp=by_tcp) == _answer_to(QUESTION)[:12]
+
+
 async def test_one_that_was_silent_is_waited_for_only_shortly_the_next_time(world: World, tmp_path: Path) -> None:
     replies = [_silent, _silent, _answered]
     await world.server(FIRST, lambda question: replies.pop(0)(question))

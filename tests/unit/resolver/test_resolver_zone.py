@@ -183,6 +183,30 @@ def test_what_is_put_again_has_what_it_has_now_and_nothing_else() -> None:
     assert zone.name_of(APP, "10.1.0.99") == "shop.front"
 
 
+def test_an_address_that_has_a_new_owner_stays_its_when_the_old_one_goes() -> None:
+    zone = _zone(
+        APP,
+        _sandbox("old", _member("front", ["old"], "10.1.0.9", "fd00:1::9")),
+        _sandbox("new", _member("front", ["new"], "10.1.0.9", "fd00:1::9")),
+    )
+    for address in ("10.1.0.9", "fd00:1::9"):
+        assert zone.name_of(APP, address) == "new.front"
+    zone.drop("old")
+    for address in ("10.1.0.9", "fd00:1::9"):
+        assert zone.name_of(APP, address) == "new.front"
+    zone.drop("new")
+    for address in ("10.1.0.9", "fd00:1::9"):
+        assert zone.name_of(APP, address) is None
+
+
+def test_an_address_that_has_a_new_owner_stays_its_when_the_old_one_gets_another() -> None:
+    old = _sandbox("old", _member("front", ["old"], "10.1.0.9"))
+    zone = _zone(APP, old, _sandbox("new", _member("front", ["new"], "10.1.0.9")))
+    zone.put(_sandbox("old", _member("front", ["old"], "10.1.0.10")))
+    assert zone.name_of(APP, "10.1.0.9") == "new.front"
+    assert zone.name_of(APP, "10.1.0.10") == "old.front"
+
+
 def test_one_who_leaves_a_network_is_seen_there_no_more() -> None:
     zone = _zone(WEB, DB, APP)
     zone.put(_sandbox("app", _member("front", ["app"], "10.1.0.3")))
