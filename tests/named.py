@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -48,3 +49,14 @@ def inside(daemon: Daemon, container: str, script: str) -> str:
 
 def reaches(daemon: Daemon, container: str, target: str) -> bool:
     return daemon.docker("exec", container, "ping", "-c", "1", "-W", "1", target).code == 0
+
+
+def resolver_pid(daemon: Daemon) -> int:
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"lamina.resolver" in words and os.fsencode(daemon.run_root / "resolver.sock") in words:
+            return int(path.parent.name)
+    return 0

@@ -130,7 +130,7 @@ def test_networks_none_and_host(daemon: Daemon) -> None:
 
 
 def test_what_is_not_supported_is_refused_and_named(daemon: Daemon) -> None:
-    for option in (["-p", "80:80"], ["--network", "mine"]):
+    for option in (["--volume-driver", "nosuch"], ["--isolation", "hyperv"]):
         result = daemon.docker("create", *option, "busybox", "true")
         assert result.code == 1, option
         assert "not support" in result.err or "so far" in result.err, result.err

@@ -13,6 +13,7 @@ from typing import Any
 import docker
 import pytest
 
+from compat.matrix.lab import everything, joined
 from conftest import Daemon, Result
 from terminals import terminal
 
@@ -162,7 +163,9 @@ def test_a_hundred_at_once_leave_nothing(daemon: Daemon, container: str) -> None
 
     def one(number: int) -> tuple[bytes, int]:
         made = client.exec_create(container, ["sh", "-c", f"echo {number}; exit {number % 7}"])
-        return client.exec_start(made["Id"]), client.exec_inspect(made["Id"])["ExitCode"]
+        with joined(client.exec_start(made["Id"], socket=True)) as sock:
+            framed = everything(sock)
+        return framed[8:], client.exec_inspect(made["Id"])["ExitCode"]
 
     with ThreadPoolExecutor(25) as pool:
         found = list(pool.map(one, range(100)))

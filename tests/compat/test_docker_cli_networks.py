@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -117,7 +118,14 @@ def test_networks_are_found_by_filters(daemon: Daemon, names: Names) -> None:
         options = [word for text in filters for word in ("--filter", text)]
         return daemon.docker_ok("network", "ls", "--format", "{{.Name}}", *options).split()
 
-    for text in (f"name={names('a')}", f"id={network_id[:10]}", "label=kind=x", "type=custom", "dangling=true"):
+    for text in (
+        f"name={names('a')}",
+        f"name=^{names('a')}$",
+        f"id={network_id[:10]}",
+        "label=kind=x",
+        "type=custom",
+        "dangling=true",
+    ):
         assert names("a") in listed(text), text
     assert set(listed("type=builtin")) == {"bridge", "host", "none"}
     assert names("a") not in listed("driver=macvlan")
@@ -346,6 +354,44 @@ def test_a_builds_steps_may_join_a_network(daemon: Daemon, names: Names, context
     result = build("build", "--no-cache", "--network", names("nosuch"), context)
     assert result.code != 0
     assert f"network {names('nosuch')} not found" in result.err + result.out
+
+
+def test_a_bridge_that_was_there_stays(daemon: Daemon, names: Names) -> None:
+    bridge = f"rv{os.urandom(4).hex()}"
+    subprocess.run(["ip", "link", "add", bridge, "type", "bridge"], check=True)
+    try:
+        option = ["--opt", f"com.docker.network.bridge.name={bridge}"]
+        names.network("n", *option)
+        again = daemon.docker("network", "create", *option, names("again"))
+        assert (again.code, "in use by another network" in again.err) == (1, True)
+        one, two = (names.sleeper(word, "--network", names("n")) for word in ("one", "two"))
+        assert reaches(daemon, one, two)
+        daemon.docker_ok("rm", "-f", one, two)
+        daemon.docker_ok("network", "rm", names("n"))
+        assert Path(f"/sys/class/net/{bridge}").exists()
+    finally:
+        subprocess.run(["ip", "link", "del", bridge], check=True)
+    default = ["--opt", f"com.docker.network.bridge.name={daemon.bridge}"]
+    assert "in use by another network" in daemon.docker("network", "create", *default, names("default")).err
+
+
+def test_a_network_that_cannot_be_set_up_leaves_no_bridge(daemon: Daemon, names: Names) -> None:
+    before = set(os.listdir("/sys/class/net"))
+    options = ["--ipv6", "--subnet", "10.233.41.0/24", "--subnet", "ff05:1::/64"]
+    assert daemon.docker("network", "create", *options, names("n")).code == 1
+    assert {name for name in set(os.listdir("/sys/class/net")) - before if name.startswith("br-")} == set()
+
+
+def test_a_container_without_a_network_joins_none(daemon: Daemon, names: Names) -> None:
+    alone = names.sleeper("alone", "--network", "none")
+    refused = daemon.docker("network", "connect", names.network("n"), alone)
+    assert "multiple networks with one of the networks in private (none) mode" in refused.err
+
+
+def test_settings_of_the_kernels_for_one_interface(daemon: Daemon, names: Names) -> None:
+    option = "driver-opt=com.docker.network.endpoint.sysctls=net.ipv4.conf.IFNAME.log_martians=1"
+    container = names.sleeper("c", "--network", f"name={names.network('n')},{option}")
+    assert inside(daemon, container, "cat /proc/sys/net/ipv4/conf/eth0/log_martians") == "1"
 
 
 def test_events_tell_of_networks(daemon: Daemon, names: Names) -> None:

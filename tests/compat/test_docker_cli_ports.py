@@ -147,6 +147,59 @@ def test_what_is_not_published_is_not_reached_from_outside(daemon: Daemon, names
     assert namespaces.in_network_namespace(outside, lambda: heard("198.51.100.1", port)) == ""
 
 
+def test_nobody_outside_comes_to_the_hosts_loopback(daemon: Daemon, names: Names, outside: Path) -> None:
+    """A neighbour sends what is for 127.0.0.1 to this host, as one who means harm would."""
+    port = free_port()
+    serving(names, "server", "-p", f"127.0.0.1:{port}:80")
+    wait_until(lambda: heard("127.0.0.1", port), "the first answer")
+    inside = ["nsenter", f"--net={outside}"]
+    for words in (
+        ["ip", "addr", "del", "127.0.0.1/8", "dev", "lo"],
+        ["sysctl", "-qw", "net.ipv4.conf.all.route_localnet=1"],
+        ["ip", "route", "add", "127.0.0.1", "via", "198.51.100.1"],
+    ):
+        subprocess.run([*inside, *words], check=False)
+    assert namespaces.in_network_namespace(outside, lambda: heard("127.0.0.1", port)) == ""
+
+
+def test_an_internal_network_does_not_reach_published_ports(daemon: Daemon, names: Names) -> None:
+    port = free_port()
+    serving(names, "server", "-p", f"{port}:80")
+    wait_until(lambda: heard("127.0.0.1", port), "the first answer")
+    network = names.network("n", "--internal")
+    gateway = inspected(daemon, "network", network)["IPAM"]["Config"][0]["Gateway"]
+    inside = names.sleeper("inside", "--network", network)
+    assert asks(daemon, inside, gateway, port) == ""
+
+
+def test_ports_follow_a_container_to_other_networks(daemon: Daemon, names: Names) -> None:
+    port = free_port()
+    first, second = names.network("a", "--subnet", "10.233.40.0/24"), names.network("b")
+    server = serving(names, "server", "--network", first, "--ip", "10.233.40.5", "-p", f"{port}:80")
+    wait_until(lambda: heard("::1", port), "the first answer")
+    daemon.docker_ok("network", "connect", second, server)
+    daemon.docker_ok("network", "disconnect", first, server)
+    other = names.sleeper("other", "--network", first, "--ip", "10.233.40.5")
+    with serving_inside(daemon, other, socket.SOCK_STREAM, socket.AF_INET, 80):
+        for address in ("127.0.0.1", "::1", hosts_address()):
+            assert wait_until(lambda a=address: heard(a, port), address) == "answer"  # type: ignore[misc]
+        daemon.docker_ok("network", "disconnect", second, server)
+        for address in ("127.0.0.1", "::1"):
+            assert heard(address, port) == "", address
+
+
+def test_ports_are_published_when_a_way_out_comes(daemon: Daemon, names: Names) -> None:
+    port = free_port()
+    server = serving(names, "server", "--network", names.network("n", "--internal"), "-p", f"{port}:80")
+    assert daemon.docker_ok("port", server) == ""
+    daemon.docker_ok("network", "connect", "bridge", server)
+    assert f"80/tcp -> 0.0.0.0:{port}" in daemon.docker_ok("port", server)
+    for address in ("127.0.0.1", "::1"):
+        assert wait_until(lambda a=address: heard(a, port), address) == "answer"  # type: ignore[misc]
+    daemon.docker_ok("rm", "-f", server)
+    assert heard("127.0.0.1", port) == ""
+
+
 def test_udp(daemon: Daemon, names: Names, outside: Path) -> None:
     port = free_port(socket.SOCK_DGRAM)
     server = names.sleeper("server", "-p", f"{port}:53/udp")

@@ -18,7 +18,7 @@ import pytest
 
 from conftest import Daemon
 from lamina.linux.namespaces import in_network_namespace
-from named import Names, inside, inspected, reaches
+from named import Names, inside, inspected, reaches, resolver_pid
 from waiting import wait_until
 
 
@@ -186,17 +186,6 @@ def test_fifty_clients_at_once(daemon: Daemon, names: Names) -> None:
 
 
 # ---- the resolver's own life
-
-
-def resolver_pid(daemon: Daemon) -> int:
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = path.read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if b"lamina.resolver" in words and os.fsencode(daemon.run_root / "resolver.sock") in words:
-            return int(path.parent.name)
-    return 0
 
 
 def test_the_resolver_answers_while_the_daemon_is_dead(own_daemon: Daemon) -> None:

@@ -240,6 +240,37 @@ def test_what_snapshots_refuse(daemon: Daemon, volumes: Volumes) -> None:
     daemon.docker_ok("volume", "rm", "-f", name)
 
 
+def test_what_is_mounted_is_cared_for_as_well(daemon: Daemon, volumes: Volumes, tmp_path: Path) -> None:
+    options = ["--opt", "type=tmpfs", "--opt", "device=tmpfs"]
+    daemon.docker_ok("volume", "create", *options, volumes())
+    container = volumes.writer(volumes(), "echo kept > /data/file; sleep 1000")
+    path = volumes.path(volumes())
+    wait_until(lambda: (path / "file").exists(), "the file")
+    daemon.lamina_ok("volume", "snapshot", "create", volumes(), "s")
+    daemon.lamina_ok("volume", "backup", volumes(), "-o", tmp_path / "b", "--quiesce", container)
+    daemon.lamina_ok("volume", "restore", "-i", tmp_path / "b", volumes("restored"))
+    for copy in (daemon.lamina_ok("volume", "clone", volumes(), volumes("clone")), volumes("restored")):
+        assert (volumes.path(copy) / "file").read_text() == "kept\n"
+    result = daemon.lamina("volume", "snapshot", "restore", volumes(), "s")
+    assert result.code == 1
+
+
+def test_a_volume_stays_while_it_is_backed_up(daemon: Daemon, volumes: Volumes, tmp_path: Path) -> None:
+    name = volumes.filled(script="for n in 1 2 3 4 5 6; do head -c 8000000 /dev/urandom > /data/$n; done")
+    command = [str(LAMINA), "volume", "backup", name]
+    with (tmp_path / "backup").open("wb") as file:
+        environment = {**os.environ, "LAMINA_HOST": daemon.host}
+        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as running:
+            assert running.stdout is not None
+            file.write(running.stdout.read(100000))
+            refused = daemon.docker("volume", "rm", name)
+            assert (refused.code, "volume is in use" in refused.err) == (1, True)
+            file.write(running.stdout.read())
+        assert running.returncode == 0
+    daemon.lamina_ok("volume", "restore", "-i", tmp_path / "backup", volumes("restored"))
+    assert facts(volumes.path(volumes("restored"))) == facts(volumes.path(name))
+
+
 # ---- while containers write
 
 COUNT = "n=0; while :; do n=$((n+1)); echo $n > /data/first; echo $n > /data/second; done"

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import docker
 
 from conftest import Daemon, leftovers
-from named import Names, inspected
+from named import Names, inspected, resolver_pid
 from waiting import wait_until
 
 ROUNDS = 200
@@ -118,3 +121,71 @@ def test_what_a_killed_daemon_left_is_cleaned_up_when_it_is_told_to(own_daemon: 
         "what is always to run",
     )
     names.remove()
+
+
+def test_a_daemon_that_is_killed_while_a_container_joins(own_daemon: Daemon) -> None:
+    """The resolver does not answer, so that the container has its interface already and is not recorded to be there."""
+    names = Names(own_daemon)
+    first, second = names.network("a"), names.network("b")
+    container = names.sleeper("c", "--network", first)
+    resolver = resolver_pid(own_daemon)
+    os.kill(resolver, signal.SIGSTOP)
+    try:
+        joining = subprocess.Popen(
+            ["docker", "-H", own_daemon.host, "network", "connect", second, container], stderr=subprocess.DEVNULL
+        )
+        inside = ["exec", container, "ls", "/sys/class/net"]
+        wait_until(lambda: "eth1" in own_daemon.docker(*inside).out, "the second interface")
+        own_daemon.kill()
+        joining.wait(10)
+    finally:
+        os.kill(resolver, signal.SIGCONT)
+    own_daemon.start()
+    assert own_daemon.docker_ok("exec", container, "ls", "/sys/class/net").split() == ["eth0", "lo"]
+    gateway = inspected(own_daemon, "network", first)["IPAM"]["Config"][0]["Gateway"]
+    assert f"default via {gateway}" in own_daemon.docker_ok("exec", container, "ip", "route")
+    own_daemon.docker_ok("network", "connect", second, container)
+    names.remove()
+
+
+def test_a_network_goes_or_a_container_joins_it_but_not_both(own_daemon: Daemon) -> None:
+    names = Names(own_daemon)
+    api = docker.APIClient(base_url=own_daemon.host, version="1.51")
+    for number in range(12):
+        network = names.network(f"n{number}")
+        container = names.sleeper(f"c{number}", "--network", network)
+        own_daemon.docker_ok("stop", "-t", "0", container)
+        with ThreadPoolExecutor(2) as pool:
+            starting = pool.submit(own_daemon.docker, "start", container)
+            time.sleep(0.004 * number)
+            removing = pool.submit(_removes, api, network)
+            started, removed = starting.result().code == 0, removing.result()
+        assert started != removed, (number, started, removed)
+        own_daemon.docker_ok("rm", "-f", container)
+    api.close()
+    names.remove()
+    wait_until(lambda: not [name for name in interfaces() if name.startswith("br-")], "no bridge")
+
+
+def _removes(api: docker.APIClient, network: str) -> bool:
+    try:
+        api.remove_network(network)
+    except docker.errors.APIError:
+        return False
+    return True
+
+
+def test_a_volume_is_restored_or_used_but_not_both(own_daemon: Daemon) -> None:
+    own_daemon.docker_ok("run", "--rm", "-v", "kept:/data", "busybox", "sh", "-c", "echo kept > /data/file")
+    own_daemon.lamina_ok("volume", "snapshot", "create", "kept", "s")
+    for number in range(12):
+        own_daemon.docker_ok("create", "--name", "user", "-v", "kept:/data", "busybox", "sleep", "1000")
+        with ThreadPoolExecutor(2) as pool:
+            restoring = pool.submit(own_daemon.lamina, "volume", "snapshot", "restore", "kept", "s")
+            time.sleep(0.015 * number)
+            starting = pool.submit(own_daemon.docker, "start", "user")
+            restoring.result()
+            assert starting.result().code == 0
+        own_daemon.docker_ok("exec", "user", "sh", "-c", f"echo {number} > /data/number")
+        assert (own_daemon.root / "volume" / "kept" / "_data" / "number").read_text() == f"{number}\n", number
+        own_daemon.docker_ok("rm", "-f", "user")

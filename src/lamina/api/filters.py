@@ -52,6 +52,27 @@ class Filters(Mapping[str, tuple[str, ...]]):
         values = self._values.get(name)
         return not values or any(c in values for c in candidates)
 
+    def matches(self, name: str, *candidates: str) -> bool:
+        """Whether the filter was not given, or one of its values is, or as a pattern is found in, one of *candidates*.
+
+        Patterns are RE2's, as docker's are; one that is malformed is only text.
+        """
+        values = self._values.get(name)
+        if not values or any(v in candidates for v in values):
+            return True
+        import re2  # not before it is needed: it is large
+
+        options = re2.Options()
+        options.log_errors = False
+        for value in values:
+            try:
+                pattern = re2.compile(value, options)
+            except re2.error:
+                continue
+            if any(pattern.search(candidate) for candidate in candidates):
+                return True
+        return False
+
     def allows_prefix(self, name: str, *candidates: str) -> bool:
         """Whether the filter was not given, or one of its values begins one of *candidates*."""
         values = self._values.get(name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from lamina.container.config import EndpointRequest
 from lamina.container.locks import ContainerLocks
@@ -27,14 +27,14 @@ class Connections:
         store: ContainerStore,
         networking: Networking,
         locks: ContainerLocks,
-        write_names: Callable[[Record], None],
+        follow: Callable[[Record], Awaitable[None]],
         tell: Tell,
     ) -> None:
-        """*write_names* writes a running container's files of names again."""
+        """*follow* makes of a running container what depends on its networks: its names, and who holds its ports."""
         self._store = store
         self._networking = networking
         self._locks = locks
-        self._write_names = write_names
+        self._follow = follow
         self._tell = tell
 
     async def connect(self, container_id: str, network: Network, request: EndpointRequest | None) -> None:
@@ -42,11 +42,10 @@ class Connections:
         async with self._locks.of(container_id):
             record = self._store.get(container_id)
             _check_may_change(record, network)
-            if network.name in record.networks:
+            if network.name in record.networks and record.state.has_process:
                 raise ConnectionRefused(f"endpoint with name {record.name} already exists in network {network.name}")
             check_request(network, request)
             changed = with_network(record, network.name, request)
-            changed = without_network(changed, "none") if "none" in changed.networks else changed
             if not record.state.has_process:
                 await self._store.put(changed)
                 return
@@ -56,7 +55,7 @@ class Connections:
             except BaseException:
                 await self._networking.disconnect(as_joined(changed, joined), network)
                 raise
-            self._write_names(stored)
+            await self._follow(stored)
         self._tell("connect", stored, network)
 
     async def disconnect(self, container_id: str, network: Network, *, force: bool = False) -> None:
@@ -72,7 +71,7 @@ class Connections:
                 return
             joined = await self._networking.disconnect(record, network)
             stored = await self._store.put(as_joined(changed, joined))
-            self._write_names(stored)
+            await self._follow(stored)
         self._tell("disconnect", record, network)
 
 
@@ -85,7 +84,8 @@ def _check_may_change(record: Record, network: Network, *, leaves: bool = False)
         )
     if mode == "host" or (network.driver in ISOLATED_DRIVERS and network.name == "host"):
         raise ConnectionRefused("container cannot be disconnected from host network or connected to host network")
-    if network.name == "none" and not leaves and record.networks:
+    is_private = "none" in record.networks or (network.name == "none" and bool(record.networks))
+    if not leaves and is_private and network.name not in record.networks:
         raise ConnectionRefused(
             "container cannot be connected to multiple networks with one of the networks in private (none) mode"
         )

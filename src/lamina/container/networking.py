@@ -11,12 +11,13 @@ import msgspec
 
 from lamina.container.config import EndpointRequest, IPAMConfig
 from lamina.container.record import Joined, NetworkEndpoint, PublishedPlace, Record
+from lamina.errors import LaminaError
 from lamina.linux.tasks import to_the_end
 from lamina.network import Endpoint, Network, NetworkService, Wish
 from lamina.network.errors import InvalidNetwork, NetworkNotFound, PortAllocated, PublishingFailed
 from lamina.network.firewall import PublishedPort
 from lamina.network.ipam import AddressPool
-from lamina.network.ports import Holding, HostPorts, PortBinding, read_requests
+from lamina.network.ports import Holding, HostPorts, read_requests
 from lamina.network.store import NetworkStore
 from lamina.resolver.client import Resolver, ResolverUnavailable
 from lamina.resolver.messages import Member, Sandbox
@@ -104,7 +105,13 @@ class Networking:
             changed = msgspec.structs.replace(
                 joined, endpoints={**joined.endpoints, network.name: _as_stored(network, endpoint)}
             )
-            return await self._rearranged(record, with_network(record, network.name, request), joined, changed)
+            later = with_network(record, network.name, request)
+            try:
+                return await self._rearranged(record, later, joined, changed)
+            except BaseException:
+                with suppress(LaminaError):
+                    await to_the_end(self._rearranged(later, record, changed, joined))
+                raise
         except BaseException:
             await to_the_end(self._service.detach(endpoint))
             raise
@@ -145,6 +152,16 @@ class Networking:
         """The address by which containers reach their host."""
         pool = self._service.pool
         return str(pool.gateway.ip) if pool is not None else ""
+
+    async def lead_out_again(self, record: Record) -> None:
+        """Make the default routes of a running container what they are to be, if a killed daemon was about to change them."""
+        joined = record.joined
+        if joined is None or not self.is_resolved(joined):
+            return
+        way_out = self._way_out(record, joined)
+        if way_out is not None:
+            with suppress(OSError):
+                await self._service.lead_out(_to_network(joined.sandbox, way_out))
 
     def take_over_ports(self, record: Record) -> None:
         """Note the ports of a container that runs."""
@@ -211,6 +228,10 @@ class Networking:
         if new != old and before.ports:
             await self._service.withdraw(self._kernel_ports(before, old))
             await self._service.publish(self._kernel_ports(after, new), new.interface if new else "")
+        elif new is not None and not before.ports:
+            after = await self._with_ports(
+                record, after, new
+            )  # it had no way out before by which they could be reached
         await self._tell_resolver(record, after)
         return after
 
@@ -271,12 +292,12 @@ class Networking:
                 )
         return found
 
-    def target_of(self, record: Record, joined: Joined, binding: PortBinding) -> str:
-        """The address inside to which a port's connections are relayed that the kernel does not send on."""
+    def relayed_to(self, record: Record, joined: Joined) -> tuple[str, str]:
+        """The addresses inside to which is relayed what the kernel does not send on: for the host's IPv4 ports, and for those of IPv6."""
         endpoint = self._way_out(record, joined)
         if endpoint is None:
-            return "127.0.0.1"
-        return (endpoint.ip6 if ":" in binding.host_ip and endpoint.ip6 else endpoint.ip) or endpoint.ip6
+            return "", ""
+        return endpoint.ip or endpoint.ip6, endpoint.ip6 or endpoint.ip
 
     async def _tell_resolver(self, record: Record, joined: Joined) -> None:
         """Raises ResolverUnavailable."""

@@ -12,7 +12,6 @@ import os
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -152,29 +151,38 @@ class ContainerProcesses:
             (bundle / "config.json").write_bytes(build_spec(record.id, settings).config)
             pid = await self._runtimes.monitor_of(record.host_config.runtime).create(self._launch(record))
             if where is not None:
-                await self._hold_ports(record, where, pid)
+                await self.hold_ports(record, where, pid)
         except BaseException:
             await to_the_end(self._undo(record, joining, mounting))
             raise
         return Started(pid, processes.start_time(pid) or 0, where)
 
-    async def _hold_ports(self, record: Record, joined: Joined, pid: int) -> None:
+    async def hold_ports(self, record: Record, joined: Joined, pid: int) -> None:
         """Hand a container's published ports to the process that holds them, whether the daemon runs or not."""
         holding = self._networking.holding(record.id)
         if holding is not None:
-            target_of = partial(self._networking.target_of, record, joined)
-            await self._proxies.start(self.bundle(record.id), pid, holding, target_of)
+            addresses = self._networking.relayed_to(record, joined)
+            await self._proxies.start(self.bundle(record.id), pid, holding, addresses)
+
+    async def follow_connections(self, record: Record) -> None:
+        """A running container is in other networks than before: let its ports lead where it is."""
+        assert record.joined is not None
+        bundle = self.bundle(record.id)
+        if self._proxies.pid_of(bundle) is not None:
+            self._proxies.lead_to(bundle, self._networking.relayed_to(record, record.joined))
+        await self.hold_ports(record, record.joined, record.state.pid)
 
     async def adopt(self, record: Record) -> None:
-        """See to it that the ports of a container that runs are held, if their holder has ended."""
+        """See to it that a container that runs has its way out, and its ports a holder, if that has ended."""
+        await self._networking.lead_out_again(record)
         if record.joined is not None and record.joined.ports and self._proxies.pid_of(self.bundle(record.id)) is None:
             try:
                 holding = self._networking.hold_again(record)
             except PortAllocated as error:
                 _log.warning("%s: %s", record.id, error)
                 return
-            target_of = partial(self._networking.target_of, record, record.joined)
-            await self._proxies.start(self.bundle(record.id), record.state.pid, holding, target_of)
+            addresses = self._networking.relayed_to(record, record.joined)
+            await self._proxies.start(self.bundle(record.id), record.state.pid, holding, addresses)
 
     async def _undo(
         self, record: Record, joining: asyncio.Future[Joined | None], mounting: asyncio.Future[Path]

@@ -273,7 +273,7 @@ async def open_engine(options: EngineOptions, *, carry_on: bool = True) -> Engin
         containers,
         networking,
         locks,
-        lambda record: processes.write_names(record, containers.find),
+        partial(_follow_connections, processes, containers),
         lambda action, record, network: _tell_of_connection(events, action, record, network),
     )
     await lifecycle.adopt()
@@ -399,6 +399,11 @@ def _users_of_volumes(containers: ContainerStore) -> dict[str, list[str]]:
         for name in volumes_of(record) if record.state.has_process else ():
             users.setdefault(name, []).append(record.id)
     return users
+
+
+async def _follow_connections(processes: ContainerProcesses, containers: ContainerStore, record: Record) -> None:
+    processes.write_names(record, containers.find)
+    await processes.follow_connections(record)
 
 
 def _tell_of_connection(events: EventLog, action: str, record: Record, network: Network) -> None:

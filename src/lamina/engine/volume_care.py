@@ -94,7 +94,9 @@ class VolumeCare:
         volume = self._volumes.get(name)
         about = self._describe(volume, quiesce)
         scratch: Path | None = None
+        hold = self._volumes.hold()
         try:
+            await hold.create(name)
             async with self._mounts.mounted(name, f"backup-{secrets.token_hex(8)}"):
                 source = volume.path
                 if quiesce is not None:
@@ -109,6 +111,7 @@ class VolumeCare:
 
                     yield pipes.drain(write)
         finally:
+            hold.release()
             if scratch is not None:
                 await to_the_end(asyncio.to_thread(remove_tree, scratch))
 
@@ -147,8 +150,10 @@ class VolumeCare:
         target = target or secrets.token_hex(32)
         scratch = self._volumes.scratch()
         try:
-            async with self._mounts.mounted(name, scratch.name), self._still(volume, quiesce):
-                await run_in_worker(copy_tree, (), volume.path, scratch / _DATA)
+            with self._volumes.hold() as hold:
+                await hold.create(name)
+                async with self._mounts.mounted(name, scratch.name), self._still(volume, quiesce):
+                    await run_in_worker(copy_tree, (), volume.path, scratch / _DATA)
             return await self._fill(target, scratch, volume.labels)
         finally:
             await to_the_end(asyncio.to_thread(remove_tree, scratch))
@@ -193,8 +198,8 @@ class VolumeCare:
         with self._volumes.hold() as hold:
             if existing is not None:
                 await hold.create(name)
-            self._check_unused(name)
-            return await to_the_end(self._volumes.fill(name, scratch, labels))
+            async with self._mounts.unused(name):
+                return await to_the_end(self._volumes.fill(name, scratch, labels))
 
     def _check_replaceable(self, name: str, *, force: bool) -> None:
         if name in self._volumes:
@@ -236,8 +241,8 @@ class VolumeCare:
         if not record.state.has_process:
             raise ContainerNotRunning(record.id)
         if quiesce.before or quiesce.after:
-            await self._run(record, quiesce.before)
             try:
+                await self._run(record, quiesce.before)
                 yield
             finally:
                 await to_the_end(self._run(record, quiesce.after))

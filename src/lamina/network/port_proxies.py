@@ -13,12 +13,16 @@ from contextlib import suppress
 from pathlib import Path
 
 from lamina.linux import processes
+from lamina.linux.files import write_atomically
 from lamina.network import port_proxy
-from lamina.network.ports import Holding, PortBinding
+from lamina.network.ports import Holding
 
 _log = logging.getLogger(__name__)
 _PROGRAM = Path(port_proxy.__file__)
 _END_PATIENCE_S = 5.0
+
+Addresses = tuple[str, str]
+"""A container's, for ports of the host's IPv4 addresses and for those of IPv6; empty for none."""
 
 
 class PortProxies:
@@ -29,12 +33,13 @@ class PortProxies:
         self._join = join
         self._starting: dict[Path, asyncio.Task[None]] = {}
 
-    async def start(self, bundle: Path, pid: int, holding: Holding, target_of: Callable[[PortBinding], str]) -> None:
-        """Hand the sockets over to a process that serves them until the process *pid* ends; *target_of* tells a port's address inside."""
+    async def start(self, bundle: Path, pid: int, holding: Holding, addresses: Addresses) -> None:
+        """Hand the sockets over to a process that serves them until the process *pid* ends, and leads to the container's *addresses*."""
         if not holding.sockets:
             return
+        _write_addresses(bundle, addresses)
         ports = [
-            f"{one.fileno()}:{binding.protocol}:{target_of(binding)}:{binding.container_port}"
+            f"{one.fileno()}:{binding.protocol}:{6 if ':' in binding.host_ip else 4}:{binding.container_port}"
             for one, binding in holding.sockets
         ]
         argv = [sys.executable, "-I", "-S", str(_PROGRAM), str(_pid_path(bundle)), str(pid), *ports]
@@ -55,6 +60,14 @@ class PortProxies:
         if self._join is not None and own is not None:
             with suppress(OSError):
                 await asyncio.to_thread(self._join, own)
+
+    def lead_to(self, bundle: Path, addresses: Addresses) -> None:
+        """Let the process of a container lead to other addresses of it."""
+        pid = self.pid_of(bundle)
+        if pid is not None:
+            _write_addresses(bundle, addresses)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGHUP)
 
     def pid_of(self, bundle: Path) -> int | None:
         """The process that serves a container's ports, if it lives."""
@@ -82,6 +95,11 @@ class PortProxies:
             _log.warning("the process that serves the ports of %s does not end", bundle)
         finally:
             os.close(pidfd)
+
+
+def _write_addresses(bundle: Path, addresses: Addresses) -> None:
+    path = _pid_path(bundle)
+    write_atomically(path.with_name(f"{path.name}.addresses"), " ".join(a or "-" for a in addresses).encode())
 
 
 def _pid_path(bundle: Path) -> Path:

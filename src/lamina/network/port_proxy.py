@@ -1,8 +1,9 @@
 """The process that holds the published ports of one container, and relays what the kernel cannot send on: what comes to ``::1``.
 
 It is a program of its own, started by the path of this file with nothing but the standard library, so that it is small, and stays when
-the daemon goes. It ends with the container. Its arguments are the container's pid and for each port *descriptor:protocol:address:port*;
-the last one is a name by which people know what it is for.
+the daemon goes. It ends with the container. Its arguments are a path for its pid, the container's pid, and for each port
+*descriptor:protocol:version:port*; the last one is a name by which people know what it is for. The container's addresses are the words of
+a file beside the pid: one for ports of the host's IPv4 addresses and one for those of IPv6, ``-`` for none. It is read again at SIGHUP.
 """
 
 from __future__ import annotations
@@ -113,14 +114,22 @@ class _Relay:
                 self._loop.forget(half.source)
 
 
+class _Target:
+    """Where in the container a port leads: an address, which may change, and a port."""
+
+    def __init__(self, version: str, port: int) -> None:
+        self.version = version
+        self.port = port
+        self.address = ""
+
+
 class _Datagrams:
     """A UDP port: each client has a socket of its own to the container, by which the answers find back."""
 
-    def __init__(self, loop: _Loop, port: socket.socket, target: tuple[str, int], family: int) -> None:
+    def __init__(self, loop: _Loop, port: socket.socket, target: _Target) -> None:
         self._loop = loop
         self._port = port
         self._target = target
-        self._family = family
         self._clients: dict[object, tuple[socket.socket, float]] = {}
         loop.watch(port, select.EPOLLIN, self._came)
 
@@ -140,12 +149,15 @@ class _Datagrams:
                     continue
 
     def _meet(self, client: object) -> socket.socket | None:
+        address = self._target.address
+        if not address:
+            return None
         try:
-            out = socket.socket(self._family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+            out = socket.socket(_family(address), socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         except OSError:  # no descriptor is left: this one's datagram is lost, as datagrams may be
             return None
         try:
-            out.connect(self._target)
+            out.connect((address, self._target.port))
         except OSError:
             out.close()
             return None
@@ -159,6 +171,13 @@ class _Datagrams:
 
         self._loop.watch(out, select.EPOLLIN, answer)
         return out
+
+    def forget_all(self) -> None:
+        """Meet everybody anew, as the container has another address."""
+        for out, _ in self._clients.values():
+            self._loop.forget(out)
+            out.close()
+        self._clients = {}
 
     def sweep(self, now: float) -> None:
         for client, (out, last) in list(self._clients.items()):
@@ -208,41 +227,69 @@ class _Loop:
                 known[1](fd, events)  # type: ignore[operator]
 
 
-def serve(pid: int, ports: list[str]) -> None:
+class _Ports:
+    """All ports of a container, and the connections by them."""
+
+    def __init__(self, loop: _Loop, addresses_path: str) -> None:
+        self._loop = loop
+        self._addresses_path = addresses_path
+        self._targets: list[_Target] = []
+        self._datagrams: list[_Datagrams] = []
+        self._relays: list[_Relay] = []
+
+    def add(self, text: str) -> None:
+        """Serve a port, as the arguments tell it."""
+        descriptor, protocol, version, number = text.split(":")
+        target = _Target(version, int(number))
+        self._targets.append(target)
+        port = socket.socket(fileno=int(descriptor))
+        port.setblocking(False)
+        if protocol == "udp":
+            self._datagrams.append(_Datagrams(self._loop, port, target))
+        else:
+            self._loop.watch(port, select.EPOLLIN, _acceptor(self._loop, port, target, self._relays))
+
+    def read_addresses(self, number: int = 0, frame: object = None) -> None:
+        """Lead to where the container is by now."""
+        with open(self._addresses_path) as file:
+            fourth, sixth = ("" if word == "-" else word for word in file.read().split())
+        for target in self._targets:
+            target.address = sixth if target.version == "6" else fourth
+        for one in self._datagrams:
+            one.forget_all()
+
+    def sweep(self, now: float) -> None:
+        """Let go of what has ended, or has not begun in time."""
+        for relay in [r for r in self._relays if r.is_late(now)]:
+            relay.close()
+        self._relays[:] = [r for r in self._relays if r._halves]
+        for one in self._datagrams:
+            one.sweep(now)
+
+
+def serve(pid: int, ports: list[str], addresses_path: str) -> None:
     """Relay until the process *pid* has ended."""
     loop = _Loop()
-    relays: list[_Relay] = []
-    datagrams: list[_Datagrams] = []
     has_ended: list[bool] = []
     try:
         loop.watch(os.pidfd_open(pid), select.EPOLLIN, lambda fd, events: has_ended.append(True))
     except ProcessLookupError:
         return
+    served = _Ports(loop, addresses_path)
     for text in ports:
-        descriptor, protocol, place = text.split(":", 2)
-        address, _, number = place.rpartition(":")
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        target = (address, int(number))
-        port = socket.socket(fileno=int(descriptor))
-        port.setblocking(False)
-        if protocol == "udp":
-            datagrams.append(_Datagrams(loop, port, target, family))
-        else:
-            loop.watch(port, select.EPOLLIN, _acceptor(loop, port, target, family, relays))
+        served.add(text)
+    signal.signal(signal.SIGHUP, served.read_addresses)
+    served.read_addresses()
     swept = time.monotonic()
     while not has_ended:
         loop.step(_SWEEP_S)
         now = time.monotonic()
         if now - swept >= _SWEEP_S:
             swept = now
-            for relay in [r for r in relays if r.is_late(now)]:
-                relay.close()
-            relays[:] = [r for r in relays if r._halves]
-            for one in datagrams:
-                one.sweep(now)
+            served.sweep(now)
 
 
-def _acceptor(loop: _Loop, port: socket.socket, target: tuple[str, int], family: int, relays: list[_Relay]) -> object:
+def _acceptor(loop: _Loop, port: socket.socket, target: _Target, relays: list[_Relay]) -> object:
     def accept(fd: int, events: int) -> None:
         for _ in range(64):
             try:
@@ -252,9 +299,13 @@ def _acceptor(loop: _Loop, port: socket.socket, target: tuple[str, int], family:
             except OSError:
                 loop.pause(port)  # no descriptor is left: whoever waits does so until there is one
                 return
+            address = target.address
+            if not address:
+                near.close()
+                continue
             near.setblocking(False)
             try:
-                far = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+                far = socket.socket(_family(address), socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
             except OSError:
                 near.close()
                 loop.pause(port)
@@ -262,7 +313,7 @@ def _acceptor(loop: _Loop, port: socket.socket, target: tuple[str, int], family:
             for one in (near, far):
                 one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             try:
-                far.connect(target)
+                far.connect((address, target.port))
             except BlockingIOError:
                 pass
             except OSError:
@@ -274,9 +325,14 @@ def _acceptor(loop: _Loop, port: socket.socket, target: tuple[str, int], family:
     return accept
 
 
+def _family(address: str) -> int:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
 def main() -> None:
     """Leave whoever started this, tell the pid, and serve."""
     pid_path, pid, *ports = sys.argv[1:-1]
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until it is ready, when it reads the addresses anyway
     child = os.fork()
     if child:
         with open(f"{pid_path}.new", "w") as file:
@@ -285,7 +341,7 @@ def main() -> None:
         os._exit(0)
     os.setsid()
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    serve(int(pid), ports)
+    serve(int(pid), ports, f"{pid_path}.addresses")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import msgspec
 
 from lamina.errors import Unavailable
 from lamina.linux import processes
+from lamina.linux.tasks import to_the_end
 from lamina.resolver.messages import Reply, Request, Sandbox, version
 
 _log = logging.getLogger(__name__)
@@ -63,15 +64,20 @@ class Resolver:
         self._sandboxes[sandbox.pin] = sandbox
         try:
             await self._tell(Request(verb="put", sandboxes=[sandbox]))
-        except ResolverUnavailable:
+        except BaseException as error:
             self._sandboxes.pop(sandbox.pin, None)
+            if not isinstance(error, ResolverUnavailable):
+                await to_the_end(self._forget(sandbox.pin))
             raise
 
     async def drop(self, pin: str) -> None:
         """Serve a container no more; unknown is no error."""
         if self._sandboxes.pop(pin, None) is not None:
-            with suppress(ResolverUnavailable):
-                await self._tell(Request(verb="drop", pin=pin))
+            await self._forget(pin)
+
+    async def _forget(self, pin: str) -> None:
+        with suppress(ResolverUnavailable):
+            await self._tell(Request(verb="drop", pin=pin))
 
     async def close(self, *, remove: bool) -> None:
         """Let go; with *remove* the resolver ends, which is for when no container needs it."""

@@ -21,6 +21,10 @@ _PORT = 53
 _BACKLOG = 128
 _IDLE_S = 10.0
 _LARGEST = 65535
+_MOST_CONNECTIONS = 64
+_MOST_QUESTIONS = 512
+"""Of one container at a time, so that it cannot take all descriptors from the others."""
+_PAUSE_S = 0.1
 _RULES = """
 add table ip lamina
 delete table ip lamina
@@ -44,6 +48,8 @@ class Listener:
         self._udp, self._tcp = udp, tcp
         self._answer = answer
         self._tasks: set[asyncio.Task[None]] = set()
+        self._connections = 0
+        self._closed = False
         loop = asyncio.get_running_loop()
         loop.add_reader(udp, self._datagram)
         loop.add_reader(tcp, self._connection)
@@ -56,6 +62,7 @@ class Listener:
 
     def close(self) -> None:
         """Listen no more."""
+        self._closed = True
         loop = asyncio.get_running_loop()
         for one in (self._udp, self._tcp):
             loop.remove_reader(one)
@@ -65,6 +72,9 @@ class Listener:
 
     def _datagram(self) -> None:
         for _ in range(64):
+            if len(self._tasks) >= _MOST_QUESTIONS:
+                self._pause(self._udp, self._datagram)
+                return
             try:
                 question, asker = self._udp.recvfrom(_LARGEST)
             except OSError:
@@ -80,13 +90,26 @@ class Listener:
     def _connection(self) -> None:
         try:
             one, _ = self._tcp.accept()
-        except OSError:
+        except BlockingIOError:
+            return
+        except OSError:  # no descriptor is left
+            self._pause(self._tcp, self._connection)
+            return
+        if self._connections >= _MOST_CONNECTIONS:
+            one.close()
             return
         one.setblocking(False)
         self._in_background(self._converse(one))
 
     async def _converse(self, one: socket.socket) -> None:
         """Answer the questions of one connection, in order (RFC 7766)."""
+        self._connections += 1
+        try:
+            await self._answer_all(one)
+        finally:
+            self._connections -= 1
+
+    async def _answer_all(self, one: socket.socket) -> None:
         with one:
             reader, writer = await asyncio.open_connection(sock=one)
             try:
@@ -103,6 +126,12 @@ class Listener:
                 return
             finally:
                 writer.close()
+
+    def _pause(self, one: socket.socket, ready: Callable[[], None]) -> None:
+        """Ask nothing of a socket for a moment."""
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(one)
+        loop.call_later(_PAUSE_S, lambda: self._closed or loop.add_reader(one, ready))
 
     def _in_background(self, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(work)

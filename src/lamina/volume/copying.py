@@ -7,6 +7,7 @@ time of change tell, which no program can set.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import time
@@ -144,6 +145,10 @@ class _Copy:
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode):
                 return
+            if not self._is_unchanged(path, status):
+                # who has it mapped changes it without a word to its inode until the pages were written: the next change shows then
+                os.fdatasync(fd)
+                status = os.fstat(fd)
             mark = (status.st_ino, status.st_ctime_ns, status.st_size)
             self.done.size += status.st_size
             if self._shares(target, name, path, mark):
@@ -166,6 +171,10 @@ class _Copy:
                 self.done.marks[path] = mark
         finally:
             os.close(fd)
+
+    def _is_unchanged(self, path: str, status: os.stat_result) -> bool:
+        mark = (status.st_ino, status.st_ctime_ns, status.st_size)
+        return self._earlier is not None and tuple(self._earlier.marks.get(path, ())) == mark
 
     def _shares(self, target: int, name: str, path: str, mark: Mark) -> bool:
         """Make a file a further name of what it was in the copy before, if it has not changed."""
@@ -207,10 +216,20 @@ def _copy_bytes(source: int, target: int, size: int) -> None:
         os.lseek(source, at, os.SEEK_SET)
         os.lseek(target, at, os.SEEK_SET)
         while at < end:
-            copied = os.copy_file_range(source, target, min(end - at, _BLOCK_BYTES))
+            copied = _copy_block(source, target, min(end - at, _BLOCK_BYTES))
             if not copied:
                 return  # it became shorter
             at += copied
+
+
+def _copy_block(source: int, target: int, count: int) -> int:
+    """Copy up to so many bytes from where both files are, in the kernel if it can between these file systems."""
+    try:
+        return os.copy_file_range(source, target, count)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+    return os.write(target, os.read(source, count))
 
 
 def _give_attributes(source: int, target: int, status: os.stat_result) -> None:

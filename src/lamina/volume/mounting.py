@@ -1,4 +1,7 @@
-"""Volumes that are mounts: mounted while containers that run have them, by mount(8), which knows all file systems and their helpers."""
+"""Who has which volumes, from before the start of a process until after its end; those that are mounts are mounted meanwhile.
+
+mount(8) does that, which knows all file systems and their helpers.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from lamina.errors import LaminaError
 from lamina.linux import mount, processes
 from lamina.linux.tasks import to_the_end
 from lamina.volume.driver_options import MountArguments
-from lamina.volume.store import Volume, VolumeStore
+from lamina.volume.store import Volume, VolumeInUse, VolumeStore
 
 
 class VolumeNotMounted(LaminaError):
@@ -23,7 +26,7 @@ class VolumeNotMounted(LaminaError):
 
 
 class VolumeMounts:
-    """Who has which of these volumes mounted."""
+    """The users of volumes."""
 
     def __init__(self, store: VolumeStore) -> None:
         self._store = store
@@ -39,13 +42,14 @@ class VolumeMounts:
                 mount.unmount(str(volume.path))
 
     async def take(self, names: Iterable[str], user: str) -> None:
-        """Mount those of some volumes that are mounts, for one who uses them. Raises VolumeNotMounted; then this user has none of them."""
+        """Note one who uses volumes, and mount those that are mounts. Raises VolumeNotMounted; then this user has none of them."""
         taken: list[str] = []
         try:
-            for name in self._that_are_mounts(names):
+            for name in [n for n in dict.fromkeys(names) if n in self._store]:
                 volume = self._store.get(name)
                 async with self._lock(name):
-                    await to_the_end(self._mount(volume))
+                    if volume.options:
+                        await to_the_end(self._mount(volume))
                     self._users.setdefault(name, set()).add(user)
                 taken.append(name)
         except BaseException:
@@ -53,14 +57,17 @@ class VolumeMounts:
             raise
 
     async def give_back(self, names: Iterable[str], user: str) -> None:
-        """Unmount volumes that the last of their users gives back; gone already is no error."""
-        for name in self._that_are_mounts(names):
+        """Forget one who used volumes; what the last one gives back is unmounted. Gone already is no error."""
+        for name in [n for n in dict.fromkeys(names) if n in self._users]:
             async with self._lock(name):
                 users = self._users.get(name, set())
                 users.discard(user)
                 if not users:
                     self._users.pop(name, None)
-                    await asyncio.to_thread(mount.unmount_all, str(self._store.get(name).path))
+                    if name not in self._store:
+                        self._locks.pop(name, None)
+                    elif self._store.get(name).options:
+                        await asyncio.to_thread(mount.unmount_all, str(self._store.get(name).path))
 
     @asynccontextmanager
     async def mounted(self, name: str, user: str) -> AsyncIterator[None]:
@@ -71,8 +78,13 @@ class VolumeMounts:
         finally:
             await to_the_end(self.give_back([name], user))
 
-    def _that_are_mounts(self, names: Iterable[str]) -> list[str]:
-        return [name for name in names if name in self._store and self._store.get(name).options]
+    @asynccontextmanager
+    async def unused(self, name: str) -> AsyncIterator[None]:
+        """Keep everybody from using a volume for the length of the block. Raises VolumeInUse if somebody does."""
+        async with self._lock(name):
+            if self._users.get(name):
+                raise VolumeInUse(name, sorted(self._users[name]))
+            yield
 
     async def _mount(self, volume: Volume) -> None:
         arguments = MountArguments.of(volume.options)

@@ -123,9 +123,18 @@ class Stage:
     def connect(self, place: tuple[str, int]) -> socket.socket:
         return self.stack.enter_context(socket.create_connection(place, timeout=_PATIENCE_S))
 
+    def lead_to(self, fourth: str, sixth: str) -> None:
+        """Tell where the container is."""
+        self.pid_path.with_name("ports.pid.addresses").write_text(f"{fourth} {sixth}")
+
     def start(self, container: int | None = None) -> int:
         """Hand the ports over to the program, as the daemon does, and return its pid."""
-        arguments = [f"{one.fileno()}:{protocol}:{to[0]}:{to[1]}" for one, protocol, to in self.ports]
+        self.lead_to(
+            *((next((to[0] for _, _, to in self.ports if (":" in to[0]) is six), "-")) for six in (False, True))
+        )
+        arguments = [
+            f"{one.fileno()}:{protocol}:{6 if ':' in to[0] else 4}:{to[1]}" for one, protocol, to in self.ports
+        ]
         log = self.base / "errors"
         with log.open("wb") as errors:
             first = subprocess.run(
@@ -183,7 +192,10 @@ def test_who_starts_it_has_it_at_once_and_knows_its_pid(stage: Stage) -> None:
     command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     assert os.fsencode(stage.pid_path) in command
     assert b"ports of a test" in command
-    assert [path.name for path in stage.base.iterdir() if path.name.startswith("ports.pid")] == ["ports.pid"]
+    assert [path.name for path in stage.base.iterdir() if path.name.startswith("ports.pid")] == [
+        "ports.pid",
+        "ports.pid.addresses",
+    ]
 
 
 def test_it_outlives_whoever_started_it(stage: Stage) -> None:
@@ -507,3 +519,27 @@ def test_without_a_descriptor_the_datagrams_of_new_clients_alone_are_lost(stage:
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, most))
     ask(new, b"found")
     ask(known, b"as before")
+
+
+def test_a_container_that_has_moved_is_followed(stage: Stage) -> None:
+    """Both addresses have a server at the same port; a signal tells which of them is the container's now."""
+    first = stage.open(socket.SOCK_STREAM)
+    first.listen()
+    second = socket.socket()
+    second.bind(("127.0.0.2", first.getsockname()[1]))
+    second.listen()
+    with second:
+        place = stage.port("tcp", _place(first))
+        pid = stage.start()
+        stage.connect(place)
+        first.settimeout(_PATIENCE_S)
+        first.accept()[0].close()
+        stage.lead_to("127.0.0.2", "-")
+        os.kill(pid, signal.SIGHUP)
+        second.settimeout(_PATIENCE_S)
+        stage.connect(place)
+        second.accept()[0].close()
+        stage.lead_to("-", "-")
+        os.kill(pid, signal.SIGHUP)
+        one = stage.connect(place)
+        assert one.recv(1) == b""

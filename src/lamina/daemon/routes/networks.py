@@ -94,8 +94,8 @@ class _Networks:
             and filters.allows("type", "builtin" if network.is_built_in else "custom")
             and filters.allows("scope", "local")
             and has_labels(network.labels, filters.values_of("label"))
-            and (not filters.values_of("name") or any(v in network.name for v in filters.values_of("name")))
-            and (not filters.values_of("id") or any(network.id.startswith(v) for v in filters.values_of("id")))
+            and filters.matches("name", network.name)
+            and filters.matches("id", network.id)
             and (dangling is None or (not network.is_built_in and dangling != self._is_used(network)))
         ]
         return json_response([render.network(network) for network in chosen])
