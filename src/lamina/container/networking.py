@@ -160,7 +160,7 @@ class Networking:
             return
         way_out = self._way_out(record, joined)
         if way_out is not None:
-            with suppress(OSError):
+            with suppress(OSError, LaminaError):  # who is root in there may have changed what is there
                 await self._service.lead_out(_to_network(joined.sandbox, way_out))
 
     def take_over_ports(self, record: Record) -> None:
@@ -229,9 +229,8 @@ class Networking:
             await self._service.withdraw(self._kernel_ports(before, old))
             await self._service.publish(self._kernel_ports(after, new), new.interface if new else "")
         elif new is not None and not before.ports:
-            after = await self._with_ports(
-                record, after, new
-            )  # it had no way out before by which they could be reached
+            # it had no way out before by which they could be reached
+            after = await self._with_ports(record, after, new)
         await self._tell_resolver(record, after)
         return after
 

@@ -226,8 +226,12 @@ class Links:
                 self._netlink.brport("set", index=index, mode=1)
 
     def lead_out(self, pin: Path, interface: str, gateways: Sequence[Address]) -> None:
-        """Make the default routes of a namespace lead through one of its interfaces, or nowhere without any *gateways*."""
-        namespaces.in_network_namespace(pin, lambda: self._replace_default_routes(interface, gateways))
+        """Make the default routes of a namespace lead through one of its interfaces, or nowhere without any *gateways*.
+
+        Raises BridgeUnavailable, as who is root in a container may have taken its addresses away, or OSError.
+        """
+        with self._refusal_told(interface):
+            namespaces.in_network_namespace(pin, lambda: self._replace_default_routes(interface, gateways))
 
     def remove_inner(self, pin: Path, name: str) -> None:
         """Remove an interface inside a namespace, with the end that it has outside; gone already is no error."""
@@ -235,7 +239,8 @@ class Links:
         def remove() -> None:
             with self._open() as netlink:
                 for index in netlink.link_lookup(ifname=name):
-                    netlink.link("del", index=index)
+                    with suppress(Exception):  # it went by itself
+                        netlink.link("del", index=index)
 
         with suppress(FileNotFoundError):
             namespaces.in_network_namespace(pin, remove)
