@@ -58,7 +58,7 @@ class Connections:
             await self._follow(stored)
         self._tell("connect", stored, network)
 
-    async def disconnect(self, container_id: str, network: Network, *, force: bool = False) -> None:
+    async def disconnect(self, container_id: str, network: Network) -> None:
         """Take a container out of a network. Raises ConnectionRefused."""
         async with self._locks.of(container_id):
             record = self._store.get(container_id)

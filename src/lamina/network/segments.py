@@ -22,8 +22,6 @@ class Segment:
     pools: dict[int, AddressPool]
     end: BridgeEnd | ChildEnd
     mtu: int = 0
-    masquerade: bool = True
-    icc: bool = True
     rules: BridgeRules | None = None
     host_binding: str = ""
     interface_prefix: str = "eth"

@@ -20,6 +20,8 @@ from lamina.resolver.messages import Reply, Request, Sandbox, version
 
 _log = logging.getLogger(__name__)
 _LINE_BYTES = 64 << 20
+_PATIENCE_S = 60.0
+"""For one answer; a thousand containers that are told of at once take ten seconds."""
 
 
 class ResolverUnavailable(Unavailable):
@@ -61,13 +63,18 @@ class Resolver:
 
     async def put(self, sandbox: Sandbox) -> None:
         """Serve a container as it is now. Raises ResolverUnavailable."""
+        before = self._sandboxes.get(sandbox.pin)
         self._sandboxes[sandbox.pin] = sandbox
         try:
             await self._tell(Request(verb="put", sandboxes=[sandbox]))
         except BaseException as error:
-            self._sandboxes.pop(sandbox.pin, None)
-            if not isinstance(error, ResolverUnavailable):
-                await to_the_end(self._forget(sandbox.pin))
+            # a resolver that comes back is told of what there was
+            if before is not None:
+                self._sandboxes[sandbox.pin] = before
+            else:
+                del self._sandboxes[sandbox.pin]
+                if not isinstance(error, ResolverUnavailable):
+                    await to_the_end(self._forget(sandbox.pin))
             raise
 
     async def drop(self, pin: str) -> None:
@@ -172,9 +179,13 @@ class Resolver:
             raise ResolverUnavailable("it has ended")
         reader, writer = self._connection
         try:
-            writer.write(msgspec.json.encode(request) + b"\n")
-            await writer.drain()
-            reply = msgspec.json.decode(await reader.readline(), type=Reply)
+            async with asyncio.timeout(_PATIENCE_S):
+                writer.write(msgspec.json.encode(request) + b"\n")
+                await writer.drain()
+                reply = msgspec.json.decode(await reader.readline(), type=Reply)
+        except TimeoutError:
+            self._disconnect()
+            raise ResolverUnavailable("it does not answer") from None
         except (OSError, msgspec.MsgspecError, asyncio.CancelledError) as error:
             self._disconnect()  # what is answered next would be taken for the answer to another request
             if isinstance(error, asyncio.CancelledError):

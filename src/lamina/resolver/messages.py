@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
@@ -50,6 +51,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     version: str = ""
 
 
+@cache
 def version() -> str:
     """What tells the code of one resolver from that of another."""
     sources = sorted(Path(__file__).parent.glob("*.py"))

@@ -133,7 +133,7 @@ class _Networks:
             if body.force:
                 return Response(200)
             raise
-        await self._engine.connections.disconnect(record.id, network, force=body.force)
+        await self._engine.connections.disconnect(record.id, network)
         return Response(200)
 
     async def prune(self, request: Request) -> Response:
