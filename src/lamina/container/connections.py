@@ -70,7 +70,9 @@ class Connections:
                 await self._store.put(changed)
                 return
             joined = await self._networking.disconnect(record, network)
-            stored = await self._store.put(as_joined(changed, joined))
+            stored = await self._store.settle(
+                as_joined(changed, joined)
+            )  # it has left, whether that can be written or not
             await self._follow(stored)
         self._tell("disconnect", record, network)
 
