@@ -17,6 +17,7 @@ from lamina.oci.digest import Digest
 from lamina.oci.platform import Platform
 from lamina.oci.reference import Reference
 from lamina.registry import Access
+from lamina.registry.hosts import Settings
 from lamina.registry.places import RegistryPlace
 from lamina.registry.repository import Repository
 from registries import Registry
@@ -130,7 +131,7 @@ def test_a_digest_can_be_taken_away_by_itself(daemon: Daemon, registry: Registry
 def as_index(registry: Registry, name: str) -> str:
     """Put an index into the registry, of another platform's entry and this one's image, whose layers have annotations; its digest."""
     repository, _, tag = name.partition(f"{registry.host}/")[2].partition(":")
-    access = Access(Reference.parse(f"{registry.host}/{repository}:{tag}"))
+    access = Access.of(Reference.parse(f"{registry.host}/{repository}:{tag}"), Settings())
     place = RegistryPlace(access)
     media_type, data = place.manifest()
     manifest = json.loads(data)

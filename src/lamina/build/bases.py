@@ -10,14 +10,11 @@ from lamina.build.request import BuildRequest
 from lamina.content.store import Lease
 from lamina.errors import LaminaError
 from lamina.image.errors import ImageNotFound, PlatformMismatch
-from lamina.image.intake import LayerIntake
-from lamina.image.pull import pull
+from lamina.image.exchange import Exchange
 from lamina.image.store import Hold, Image, ImageStore
 from lamina.oci.platform import Platform
 from lamina.oci.reference import InvalidReference, Reference
-from lamina.registry.access import Access, credentials_for
 from lamina.registry.errors import RegistryUnreachable
-from lamina.registry.places import RegistryPlace
 
 
 class Bases:
@@ -27,14 +24,14 @@ class Bases:
         self,
         request: BuildRequest,
         images: ImageStore,
-        intake: LayerIntake,
+        exchange: Exchange,
         lease: Lease,
         hold: Hold,
         tell: progress.Tell,
     ) -> None:
         self._request = request
         self._images = images
-        self._intake = intake
+        self._exchange = exchange
         self._lease = lease
         self._hold = hold
         self._tell = tell
@@ -76,15 +73,12 @@ class Bases:
     async def _pull(self, reference: Reference, platform: Platform | None, stored: Image | None) -> Image:
         is_other = stored is not None and platform is not None and not stored.config.platform.matches(platform)
         await self._tell(progress.Noted(f"pulling {reference.familiar}\n"))
-        access = Access(reference, credentials_for(reference, self._request.credentials), self._request.proxies)
         try:
-            image = await pull(
-                RegistryPlace(access),
+            place = self._exchange.place(reference, self._request.credentials, self._request.proxies)
+            pulled = await self._exchange.pulls.pull(
+                place,
                 platform,
-                self._images,
-                self._intake,
                 self._lease,
-                name=reference,
                 tagged=not is_other,  # a name does not change its platform by the way
             )
         except RegistryUnreachable as error:
@@ -93,6 +87,7 @@ class Bases:
             raise BuildFailed(f"No such image: {reference.familiar}, and {error.message}") from None
         except LaminaError as error:
             raise BuildFailed(f"failed to pull {reference.familiar}: {error.message}") from None
+        image = pulled.image
         self._hold.add(image.image_id)
         await self._tell(progress.Noted(f"pulled {reference.familiar}: {image.manifest.descriptor.digest}\n"))
         return image

@@ -37,14 +37,12 @@ from lamina.build.workshop import Workshop
 from lamina.content.store import Lease
 from lamina.dockerfile import IgnoreRules, parse
 from lamina.dockerfile.lint import CheckOptions, LintViolation, LintWarning, render_summary
+from lamina.image.exchange import Exchange
 from lamina.image.intake import LayerIntake
-from lamina.image.push import push
 from lamina.image.removal import ImageRemoval
 from lamina.image.store import Hold, Image, ImageStore
 from lamina.layer.tree import FileTree
 from lamina.oci.digest import ImageID
-from lamina.registry.access import Access, credentials_for
-from lamina.registry.places import RegistryPlace
 
 _KEPT = frozenset({"contexts", "downloads", "mounts"})
 """What outlives a build: digests of local contexts, what ADD fetched, and cache mounts."""
@@ -67,6 +65,7 @@ class Builder:
         root: Path,
         images: ImageStore,
         intake: LayerIntake,
+        exchange: Exchange,
         runner: StepRunner,
         cache: BuildCache,
         mounts: CacheMounts,
@@ -75,6 +74,7 @@ class Builder:
         self._root = root
         self._images = images
         self._intake = intake
+        self._exchange = exchange
         self._runner = runner
         self._cache = cache
         self._mounts = mounts
@@ -221,6 +221,7 @@ class Builder:
         return Workshop(
             images=self._images,
             intake=self._intake,
+            exchange=self._exchange,
             runner=self._runner,
             cache=self._cache,
             lease=bench.lease,
@@ -231,8 +232,8 @@ class Builder:
             request=request,
             tell=tell,
             slots=asyncio.Semaphore(max(1, request.jobs)),
-            imported=ImportedCaches(request, self._images, self._intake, bench.lease, tell),
-            bases=Bases(request, self._images, self._intake, bench.lease, bench.hold, tell),
+            imported=ImportedCaches(request, self._images, self._intake, self._exchange, bench.lease, tell),
+            bases=Bases(request, self._images, self._exchange, bench.lease, bench.hold, tell),
         )
 
 
@@ -332,8 +333,8 @@ class PreparedBuild:
         """Send the image to the registries of its names. Raises the registry's errors."""
         for tag in self._request.tags:
             await workshop.tell(progress.Noted(f"pushing {tag.familiar}\n"))
-            access = Access(tag, credentials_for(tag, self._request.credentials), self._request.proxies)
-            pushed = await push(image, RegistryPlace(access), self._images, workshop.intake.content, workshop.directory)
+            place = workshop.exchange.place(tag, self._request.credentials, self._request.proxies)
+            pushed = await workshop.exchange.pushes.push(image, place)
             await workshop.tell(progress.Pushed(tag.familiar, pushed.digest, pushed.size))
 
     async def _solve(self, workshop: Workshop) -> list[Image]:

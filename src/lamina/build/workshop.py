@@ -16,6 +16,7 @@ from lamina.build.remote.fetching import Fetcher
 from lamina.build.request import BuildRequest
 from lamina.build.run.running import StepRunner
 from lamina.content.store import Lease
+from lamina.image.exchange import Exchange
 from lamina.image.intake import LayerIntake
 from lamina.image.mutate import timestamp
 from lamina.image.store import Hold, Image, ImageStore
@@ -27,6 +28,7 @@ class Workshop:
 
     images: ImageStore
     intake: LayerIntake
+    exchange: Exchange
     runner: StepRunner
     cache: BuildCache
     lease: Lease

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from lamina.api.sizes import human_size
 from lamina.cli.grammar import Parser, name_and_value
-from lamina.cli.output import confirmed, human_ago, human_size, print_table
+from lamina.cli.output import confirmed, human_ago, print_table
 from lamina.cli.values import parse_size
 from lamina.client.client import Client, filters_json
 

@@ -7,10 +7,11 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from lamina.api.sizes import human_size
 from lamina.cli import copy_paths
 from lamina.cli.copy_paths import Destination, Source
 from lamina.cli.grammar import CommandFailed, Options, Parser
-from lamina.cli.output import human_size, stderr
+from lamina.cli.output import stderr
 from lamina.client.client import Client, quoted
 from lamina.errors import LaminaError
 

@@ -6,13 +6,13 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from lamina.api.sizes import human_size
 from lamina.cli.archives import check_output, size_of, with_progress, write_archive
 from lamina.cli.grammar import CommandFailed, Parser, name_and_value
 from lamina.cli.output import (
     Listing,
     go_time,
     human_ago,
-    human_size,
     print_rows,
     progress_lines,
     rfc3339,

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from lamina.api.sizes import human_size
 from lamina.cli.grammar import CommandFailed, Options, Parser, name_and_value
-from lamina.cli.output import confirmed, human_size
+from lamina.cli.output import confirmed
 from lamina.client.client import Client, filters_json
 
 _ACTIVE = ("running", "paused", "restarting")

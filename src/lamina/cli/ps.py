@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from lamina.api.sizes import human_size
 from lamina.cli.grammar import Options, Parser, name_and_value, whole
 from lamina.cli.output import (
     Listing,
     go_quoted,
     go_time,
     human_ago,
-    human_size,
     joined_labels,
     print_rows,
     short_id,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lamina.cli.output import human_binary_size, human_size, short_id
+from lamina.api.sizes import human_binary_size, human_size
+from lamina.cli.output import short_id
 
 _NONE = "--"
 UNKNOWN = {

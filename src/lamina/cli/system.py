@@ -7,6 +7,7 @@ import os
 from importlib.metadata import version as package_version
 from typing import Any
 
+from lamina.api.sizes import human_binary_size, human_size
 from lamina.api.versions import CURRENT
 from lamina.cli.builder import unix_seconds
 from lamina.cli.grammar import CommandFailed, Parser, name_and_value
@@ -14,8 +15,6 @@ from lamina.cli.output import (
     Listing,
     go_quoted,
     human_ago,
-    human_binary_size,
-    human_size,
     print_rows,
     print_table,
     rfc3339,

@@ -6,10 +6,11 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from lamina.api.sizes import human_size
 from lamina.cli.archives import check_output, size_of, with_progress, write_archive
 from lamina.cli.each import each
 from lamina.cli.grammar import CommandFailed, HelpWanted, Options, Parser
-from lamina.cli.output import Listing, human_size, print_rows, stderr
+from lamina.cli.output import Listing, print_rows, stderr
 from lamina.client.client import Client, quoted
 
 _READ_BYTES = 1 << 20

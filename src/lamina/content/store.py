@@ -6,6 +6,7 @@ On disk it is an OCI image layout (image-spec, image-layout.md)::
     content/index.json             the tagged images, for other programs; lamina's own truth is its database
     content/blobs/sha256/<hex>     configs, manifests, compressed layers and uncompressed layer tars alike
     content/ingest/                unfinished blobs; emptied at start
+    content/partial/               blobs on their way from a registry, gone on with after a break; old ones are removed
 
 An uncompressed layer tar is a blob whose digest is its diff ID: the tar *is* the layer. A blob that no image needs is garbage unless
 somebody holds a lease on it, which is how a blob lives between its arrival and the commit of the row that refers to it.
@@ -18,9 +19,10 @@ import hashlib
 import os
 import secrets
 import shutil
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lamina.errors import DataLoss, NotFound
@@ -33,6 +35,7 @@ _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 _READ_BYTES = 1 << 20
 _BLOB_MODE = 0o444
 _MAXIMUM_DOCUMENT = 16 << 20
+_PARTIAL_S = 3 * 86400
 
 
 class BlobNotFound(NotFound):
@@ -68,6 +71,7 @@ class ContentStore:
         self.root = root
         self._blobs = root / "blobs" / "sha256"
         self._ingest = root / "ingest"
+        self._partial = root / "partial"
         self._leases: Counter[Digest] = Counter()
 
     def open(self) -> None:
@@ -75,6 +79,8 @@ class ContentStore:
         self._blobs.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(self._ingest, ignore_errors=True)
         self._ingest.mkdir()
+        self._partial.mkdir(exist_ok=True)
+        self.remove_old_partials()
         if not (self.root / "oci-layout").exists():
             write_atomically(self.root / "oci-layout", _LAYOUT, 0o644)
         if not (self.root / "index.json").exists():
@@ -100,6 +106,18 @@ class ContentStore:
     def temporary_path(self) -> Path:
         """A fresh name on the store's file system for bytes on their way in; see ``adopt``."""
         return self._ingest / secrets.token_hex(12)
+
+    def partial_path(self, digest: Digest) -> Path:
+        """Where a blob comes to lie piece by piece. What is there after a break may be gone on with, and proves nothing."""
+        return self._partial / f"{digest.algorithm}-{digest.hex}"
+
+    def remove_old_partials(self) -> None:
+        """Remove what came of blobs that nobody went on with for days."""
+        oldest = time.time() - _PARTIAL_S
+        for path in self._partial.iterdir():
+            with suppress(FileNotFoundError):
+                if path.stat().st_mtime < oldest:
+                    path.unlink()
 
     def adopt(self, temporary: Path, digest: Digest, *, replace: bool = False) -> None:
         """Take a file whose bytes the caller wrote, hashed to *digest* and synced; its name goes to the blob's.

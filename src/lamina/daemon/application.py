@@ -17,6 +17,7 @@ from lamina.daemon.routes import (
     execs,
     images,
     networks,
+    registries,
     system,
     volume_care,
     volumes,
@@ -31,6 +32,7 @@ def all_routes(engine: Engine) -> list[Route]:
     """Every endpoint."""
     modules = (
         system,
+        registries,
         images,
         builds,
         containers,

@@ -25,6 +25,7 @@ from lamina.errors import InvalidArgument, LaminaError
 from lamina.layer.ingest import Limits
 from lamina.network.model import plain_address
 from lamina.network.subnets import SubnetPool
+from lamina.registry.hosts import Settings, check_settings
 
 _log = logging.getLogger(__name__)
 _SHUTDOWN_TIMEOUT_S = 5.0
@@ -127,7 +128,20 @@ def _options(arguments: argparse.Namespace) -> EngineOptions:
         storage_driver=arguments.storage_driver,
         userns_remap=arguments.userns_remap,
         layer_limits=Limits(tar_bytes=arguments.max_layer_size),
+        registries=_registries(arguments),
     )
+
+
+def _registries(arguments: argparse.Namespace) -> Settings:
+    """Raises InvalidHosts."""
+    settings = Settings(
+        arguments.registry_hosts,
+        [*arguments.registry_certs, *Settings().certs],
+        arguments.insecure_registry,
+        arguments.registry_mirror,
+    )
+    check_settings(settings)
+    return settings
 
 
 def _checked_address(text: str) -> str:
@@ -190,6 +204,32 @@ def _parser() -> argparse.ArgumentParser:
         "--userns-remap",
         metavar="USER[:GROUP]",
         help="let containers' users be others on the host, of the ranges in /etc/subuid and /etc/subgid; or default",
+    )
+    registries = defaults.registries
+    parser.add_argument(
+        "--registry-hosts",
+        type=Path,
+        default=registries.hosts,
+        metavar="DIRECTORY",
+        help="where REGISTRY/hosts.toml names mirrors, in containerd's form (default %(default)s)",
+    )
+    parser.add_argument(
+        "--registry-certs",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIRECTORY",
+        help=f"where REGISTRY/*.crt, *.cert and *.key lie, before {' and '.join(map(str, registries.certs))}; repeatable",
+    )
+    parser.add_argument(
+        "--registry-mirror", action="append", default=[], metavar="URL", help="a mirror of docker.io, repeatable"
+    )
+    parser.add_argument(
+        "--insecure-registry",
+        action="append",
+        default=[],
+        metavar="HOST[:PORT]|SUBNET",
+        help="registries that may speak HTTP, or whose certificates nobody vouches for; repeatable",
     )
     parser.add_argument("--storage-driver", help="erofs or directory (default: what works here)")
     parser.add_argument(

@@ -43,8 +43,13 @@ from lamina.engine.events import Event, EventLog
 from lamina.engine.networks import Networks
 from lamina.engine.volume_care import VolumeCare
 from lamina.errors import Unavailable
+from lamina.image import layer_blobs as layer_blobs_store
 from lamina.image import store as image_store
+from lamina.image.exchange import Exchange
 from lamina.image.intake import LayerIntake
+from lamina.image.layer_blobs import LayerBlobs
+from lamina.image.pull import Pulls
+from lamina.image.push import Pushes
 from lamina.image.removal import ImageRemoval, ImageUser
 from lamina.image.store import ImageStore
 from lamina.layer.ingest import Limits
@@ -59,6 +64,7 @@ from lamina.network.ports import HostPorts
 from lamina.network.store import NetworkStore
 from lamina.network.subnets import DEFAULT_POOLS, SubnetPool
 from lamina.oci.digest import DiffID, Digest, ImageID
+from lamina.registry.hosts import Settings
 from lamina.resolver.client import Resolver
 from lamina.runtime.monitor import Monitor
 from lamina.runtime.oci_runtime import OciRuntime
@@ -105,6 +111,7 @@ class EngineOptions:
     userns_remap: str | None = None
     storage_driver: str | None = None
     layer_limits: Limits = Limits()
+    registries: Settings = Settings()
 
 
 @dataclass(frozen=True)
@@ -121,6 +128,7 @@ class Engine:
     snapshots: Snapshots
     images: ImageStore
     intake: LayerIntake
+    exchange: Exchange
     removal: ImageRemoval
     volumes: VolumeStore
     volume_mounts: VolumeMounts
@@ -184,6 +192,7 @@ async def open_engine(options: EngineOptions, *, carry_on: bool = True) -> Engin
         volume_store.SCHEMA,
         network_store.SCHEMA,
         build_cache.SCHEMA,
+        layer_blobs_store.SCHEMA,
     )
     database = await Database.open(root / "state.db", schemas)
     content = ContentStore(root / "content")
@@ -298,7 +307,10 @@ async def open_engine(options: EngineOptions, *, carry_on: bool = True) -> Engin
         options.layer_limits,
     )
     cache = BuildCache(database, images, content)
-    builder = Builder(root / "build", images, intake, runner, cache, cache_mounts, removal)
+    layer_blobs = LayerBlobs(database)
+    await layer_blobs.forget_others({diff_id for image in images for diff_id in image.config.diff_ids})
+    exchange = Exchange(options.registries, Pulls(images, intake, layer_blobs), Pushes(images, content, layer_blobs))
+    builder = Builder(root / "build", images, intake, exchange, runner, cache, cache_mounts, removal)
     await builder.open()
     await removal.collect_garbage()
     health.open()
@@ -317,6 +329,7 @@ async def open_engine(options: EngineOptions, *, carry_on: bool = True) -> Engin
         snapshots=snapshots,
         images=images,
         intake=intake,
+        exchange=exchange,
         removal=removal,
         volumes=volumes,
         volume_mounts=volume_mounts,

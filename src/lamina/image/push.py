@@ -2,62 +2,151 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+import asyncio
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lamina.content import ContentStore
 from lamina.errors import LaminaError
+from lamina.image.layer_blobs import LayerBlobs
 from lamina.image.store import Image, ImageStore
 from lamina.linux.worker import run_in_worker
 from lamina.oci.descriptor import OCI_CONFIG, Descriptor
-from lamina.oci.digest import DiffID
+from lamina.oci.digest import DiffID, Digest
 from lamina.oci.manifest import Manifest, parse_document
-from lamina.registry.layers import OutgoingLayer, put_layer
-from lamina.registry.places import Place
+from lamina.registry.outgoing import Form, OutgoingLayer, SentLayer, Step, progress_of, push_layers
+from lamina.registry.places import RegistryPlace
+
+_LOOK_S = 0.1
+_USUAL = Form()
 
 
-async def push(image: Image, place: Place, images: ImageStore, content: ContentStore, scratch: Path) -> Descriptor:
-    """Store an image at a place; returns what points at its manifest there.
+@dataclass(frozen=True)
+class PushProgress:
+    """What becomes of a layer: *done* bytes of *total*; *source* is the repository that it was mounted from."""
 
-    Layers that came compressed, with this image or another, go as they came; plain ones are compressed below *scratch* on their way.
-    Raises the registry's errors.
-    """
-    known = images.compressed_layers()
-    layers = [_outgoing(diff_id, known.get(diff_id), content) for diff_id in image.config.diff_ids]
-    with content.lease([*image.blobs, *(layer.known.digest for layer in layers if layer.known is not None)]):
-        return await run_in_worker(push_image, (), place, image.manifest, image.config.data, layers, scratch)
+    diff_id: DiffID
+    step: Step
+    done: int = 0
+    total: int = 0
+    source: str = ""
+
+
+Tell = Callable[[PushProgress], None]
+
+
+@dataclass(frozen=True)
+class _Sent:
+    manifest: Manifest
+    layers: Sequence[SentLayer]
+
+
+class Pushes:
+    """Sends images."""
+
+    def __init__(self, images: ImageStore, content: ContentStore, blobs: LayerBlobs) -> None:
+        self._images = images
+        self._content = content
+        self._blobs = blobs
+
+    async def push(
+        self,
+        image: Image,
+        place: RegistryPlace,
+        *,
+        form: Form = _USUAL,
+        tell: Tell = lambda progress: None,
+    ) -> Descriptor:
+        """Store an image at a place; returns what points at its manifest there.
+
+        Layers that came compressed, with this image or another, go as they came unless *form* is forced; plain ones are compressed on
+        their way. Raises the registry's errors.
+        """
+        name = place.access.reference
+        diff_ids = list(dict.fromkeys(image.config.diff_ids))
+        scratch = self._content.temporary_path()
+        scratch.mkdir()
+        try:
+            layers = await self._outgoing(diff_ids, place)
+            with self._content.lease([*image.blobs, *(layer.known.digest for layer in layers if layer.known)]):
+                watching = asyncio.create_task(self._watch(layers, scratch / "progress", tell))
+                try:
+                    args = (place, image.manifest, image.config.data, layers, scratch, form)
+                    sent = await run_in_worker(push_image, (), *args, image.config.diff_ids)
+                finally:
+                    watching.cancel()
+                    await asyncio.wait((watching,))
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+        for diff_id, layer in zip(diff_ids, sent.layers, strict=True):
+            tell(PushProgress(diff_id, layer.step, source=layer.source))
+        pointer = sent.manifest.descriptor
+        await self._blobs.seen(name, [(i, layer.blob) for i, layer in zip(diff_ids, sent.layers, strict=True)])
+        await self._images.known_as(image.image_id, [name._replace(tag=None, digest=pointer.digest)])
+        return pointer
+
+    async def _outgoing(self, diff_ids: Sequence[DiffID], place: RegistryPlace) -> list[OutgoingLayer]:
+        came = self._images.compressed_layers()
+        made = await self._blobs.forms(diff_ids)
+        known = made | {diff_id: blob for diff_id, blob in came.items() if diff_id in diff_ids}
+        sources = await self._blobs.sources([blob.digest for blob in known.values()], place.access.reference)
+        return [self._layer(diff_id, known.get(diff_id), sources) for diff_id in diff_ids]
+
+    def _layer(
+        self, diff_id: DiffID, known: Descriptor | None, sources: dict[Digest, tuple[str, ...]]
+    ) -> OutgoingLayer:
+        path = self._content.path(known.digest) if known is not None and self._content.exists(known.digest) else None
+        return OutgoingLayer(
+            diff_id, self._content.path(diff_id), known, path, sources.get(known.digest, ()) if known else ()
+        )
+
+    async def _watch(self, layers: Sequence[OutgoingLayer], numbers: Path, tell: Tell) -> None:
+        """Tell from time to time what becomes of layers."""
+        totals = [(layer.known_path or layer.tar).stat().st_size for layer in layers]
+        last = [PushProgress(layer.diff_id, Step.WAITING, 0, 0) for layer in layers]
+        while True:
+            for index, (step, done) in enumerate(progress_of(numbers)[: len(layers)]):
+                progress = PushProgress(layers[index].diff_id, step, min(done, totals[index]), totals[index])
+                if progress != last[index] and step in (Step.PREPARING, Step.PUSHING):
+                    last[index] = progress
+                    tell(progress)
+            await asyncio.sleep(_LOOK_S)
 
 
 def push_image(
-    place: Place, manifest: Manifest, config: bytes, layers: Sequence[OutgoingLayer], scratch: Path
-) -> Descriptor:
-    """Store an image, under its own manifest if the layers at the place are what that says. Blocking."""
+    place: RegistryPlace,
+    manifest: Manifest,
+    config: bytes,
+    layers: Sequence[OutgoingLayer],
+    scratch: Path,
+    form: Form,
+    diff_ids: Sequence[DiffID],
+) -> _Sent:
+    """Store an image, under its own manifest if the layers at the place are what that says. Blocking.
+
+    *layers* are each once; *diff_ids* are the image's, in its order.
+    """
+    there = _layers_there(place, manifest.config, diff_ids)
+    layers = [layer if layer.known else replace(layer, known=there.get(layer.diff_id)) for layer in layers]
+    sent = push_layers(place, layers, scratch, form, scratch / "progress")
     pointer = Descriptor(OCI_CONFIG, place.put_data(config), len(config))
-    there = _layers_there(place, pointer)
-    if len(there) == len(layers):
-        layers = [
-            layer if layer.known is not None else replace(layer, known=blob)
-            for layer, blob in zip(layers, there, strict=True)
-        ]
-    blobs = tuple(put_layer(place, layer, scratch) for layer in layers)
+    by_diff_id = {layer.diff_id: blob.blob for layer, blob in zip(layers, sent, strict=True)}
+    blobs = tuple(by_diff_id[diff_id] for diff_id in diff_ids)
     if [blob.digest for blob in blobs] != [layer.digest for layer in manifest.layers]:
         manifest = Manifest.build(pointer, blobs)
     place.put_manifest(manifest)
-    return manifest.descriptor
+    return _Sent(manifest, sent)
 
 
-def _outgoing(diff_id: DiffID, known: Descriptor | None, content: ContentStore) -> OutgoingLayer:
-    if known is None or not content.exists(known.digest):
-        return OutgoingLayer(diff_id, content.path(diff_id))
-    return OutgoingLayer(diff_id, content.path(diff_id), known, content.path(known.digest))
-
-
-def _layers_there(place: Place, config: Descriptor) -> tuple[Descriptor, ...]:
+def _layers_there(place: RegistryPlace, config: Descriptor, diff_ids: Sequence[DiffID]) -> dict[DiffID, Descriptor]:
     """The layers of the image that has the place's name, if that is of the same config: they need not be compressed again."""
     try:
         media_type, data = place.manifest()
         document = parse_document(data, media_type)
     except LaminaError:
-        return ()
-    return document.layers if isinstance(document, Manifest) and document.config.digest == config.digest else ()
+        return {}
+    if not isinstance(document, Manifest) or document.config.digest != config.digest:
+        return {}
+    return dict(zip(diff_ids, document.layers, strict=False))

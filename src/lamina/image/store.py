@@ -299,6 +299,13 @@ class ImageStore:
             await self._database.write(lambda c: _move_tags(c, tags, image_id, now))
             self._show_tags(tags, image_id, now)
 
+    async def known_as(self, image_id: ImageID, digests: Sequence[Reference]) -> None:
+        """An image has these digests at registries now, each with its repository. Raises ImageNotFound."""
+        with self.hold(image_id):
+            rows = [(str(digest), str(image_id)) for digest in digests]
+            await self._database.write(lambda c: c.executemany("INSERT OR REPLACE INTO pulled VALUES (?, ?)", rows))
+            self._digests.update(dict.fromkeys(digests, image_id))
+
     async def untag(self, tags: Iterable[Reference]) -> None:
         """Remove names, tags or digests; the images stay.
 

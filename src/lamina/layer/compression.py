@@ -6,7 +6,7 @@ import bz2
 import io
 import lzma
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Literal, cast
 
@@ -21,6 +21,7 @@ _MAGIC: tuple[tuple[bytes, Format], ...] = (
     (b"BZh", "bzip2"),
 )
 _LONGEST_MAGIC = 6
+_THREADS = 2
 
 Read = Callable[[int], bytes]
 """Up to that many bytes, at least one unless the end is reached."""
@@ -74,26 +75,35 @@ def compress_file(source: Path, target: Path, format_: Literal["gzip", "zstd"], 
 
     *level* is zlib's 1 to 9 or zstd's 1 to 22; by default each library's quick one that is still about as small as others make it.
     """
-    with open(source, "rb", buffering=0) as plain, open(target, "xb", buffering=0) as file:
-        with _compressing(file, format_, level) as stream:
-            while data := plain.read(READ_BYTES):
-                stream.write(data)
+    with open(target, "xb", buffering=0) as file:
+        for _ in compress(source, file, format_, level):
+            pass
         os.fsync(file.fileno())
+
+
+def compress(source: Path, file: BinaryIO, format_: Literal["gzip", "zstd"], level: int | None = None) -> Iterator[int]:
+    """As ``compress_file``, into what has a ``write``; yields how much of the source is done after each block."""
+    done = 0
+    with open(source, "rb", buffering=0) as plain, _compressing(file, format_, level) as stream:
+        while data := plain.read(READ_BYTES):
+            stream.write(data)
+            done += len(data)
+            yield done
 
 
 def _compressing(file: BinaryIO, format_: Literal["gzip", "zstd"], level: int | None) -> BinaryIO:
     if format_ == "zstd":
         import zstandard
 
-        compressor = zstandard.ZstdCompressor(level=level or 3)
+        compressor = zstandard.ZstdCompressor(level=level or 3, threads=_THREADS)
         return cast(BinaryIO, compressor.stream_writer(file, closefd=False))
     if level is not None:
         import gzip
 
         return cast(BinaryIO, gzip.GzipFile(filename="", fileobj=file, mode="wb", compresslevel=level, mtime=0))
-    from isal import igzip
+    from isal import igzip_threaded
 
-    return cast(BinaryIO, igzip.IGzipFile(filename="", fileobj=file, mode="wb", compresslevel=2, mtime=0))
+    return cast(BinaryIO, igzip_threaded.open(file, "wb", compresslevel=2, threads=_THREADS, block_size=READ_BYTES))
 
 
 def open_decompressed(fd: int) -> io.BufferedReader:

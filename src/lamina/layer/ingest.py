@@ -44,15 +44,17 @@ def ingest(
     tar_path: Path,
     tree_path: Path,
     blob_path: Path | None = None,
+    blob_algorithm: str = "sha256",
     limits: Limits = Limits(),  # noqa: B008 - frozen
 ) -> IngestedLayer:
     """Read a layer to its end; write its tar, its tree and, with *blob_path*, the compressed bytes as they came.
 
-    *read* gives as many bytes as it is asked for, fewer only at the end. The tar and the blob are synced to disk. Blocking. Raises
+    *read* gives as many bytes as it is asked for, fewer only at the end; *blob_algorithm* is that of the blob's digest.
+    The tar and the blob are synced to disk. Blocking. Raises
     InvalidLayer, OSError or what *read* does; no file is left behind then.
     """
     try:
-        return _ingest(read, tar_path, tree_path, blob_path, limits)
+        return _ingest(read, tar_path, tree_path, blob_path, blob_algorithm, limits)
     except BaseException:
         for path in (tar_path, tree_path, blob_path):
             if path is not None:
@@ -81,11 +83,11 @@ def hash_file(path: Path) -> Digest:
 
 
 def _ingest(
-    source_read: Read, tar_path: Path, tree_path: Path, blob_path: Path | None, limits: Limits
+    source_read: Read, tar_path: Path, tree_path: Path, blob_path: Path | None, blob_algorithm: str, limits: Limits
 ) -> IngestedLayer:
     source = Peeked(source_read)
-    compressed = source.format != "none"
-    blob = Sink(blob_path if compressed else None)
+    compressed = source.format != "none" or blob_algorithm != "sha256"
+    blob = Sink(blob_path if compressed else None, blob_algorithm)
     tar = Sink(tar_path)
     scanner = Scanner(limits)
     with Stage(blob.take) as blob_stage, Stage(tar.hash) as hash_stage, Stage(tar.write) as write_stage:
@@ -115,8 +117,8 @@ def _ingest(
 class Sink:
     """A file being written and the hash of what goes into it; without a path only the hash."""
 
-    def __init__(self, path: Path | None) -> None:
-        self._sha256 = hashlib.sha256()
+    def __init__(self, path: Path | None, algorithm: str = "sha256") -> None:
+        self._hash = hashlib.new(algorithm)
         self.size = 0
         self._handed_over = 0
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -124,7 +126,7 @@ class Sink:
 
     def hash(self, data: bytes) -> None:
         """Count bytes into the digest."""
-        self._sha256.update(data)
+        self._hash.update(data)
 
     def write(self, data: bytes) -> None:
         """Append bytes to the file."""
@@ -158,7 +160,7 @@ class Sink:
     @property
     def digest(self) -> Digest:
         """Of all bytes so far."""
-        return Digest("sha256:" + self._sha256.hexdigest())
+        return Digest(f"{self._hash.name}:{self._hash.hexdigest()}")
 
 
 class PipelinedSink:

@@ -47,6 +47,14 @@ class UnsupportedMediaType(Unsupported):
         self.media_type = media_type
 
 
+class ForeignLayer(Unsupported):
+    """A layer whose bytes are nowhere but at URLs that its descriptor names (those of Windows)."""
+
+    def __init__(self, media_type: str) -> None:
+        super().__init__(f"foreign layers, whose bytes are in no registry, are not supported: {media_type[:160]}")
+        self.media_type = media_type
+
+
 class Descriptor(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """A typed pointer to a blob: what it is, its digest and its size in bytes."""
 
@@ -62,7 +70,9 @@ class Descriptor(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True
 
 
 def layer_compression(media_type: str) -> Compression:
-    """How a layer blob of this type is compressed. Raises UnsupportedMediaType (foreign layers included)."""
+    """How a layer blob of this type is compressed. Raises UnsupportedMediaType or ForeignLayer."""
+    if ".foreign." in media_type or ".nondistributable." in media_type:
+        raise ForeignLayer(media_type)
     try:
         return _LAYER_COMPRESSION[media_type]
     except KeyError:

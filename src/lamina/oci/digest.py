@@ -44,6 +44,10 @@ class Digest(str):
         """The sha256 digest of some bytes."""
         return cls("sha256:" + hashlib.sha256(data).hexdigest())
 
+    def matches(self, data: bytes) -> bool:
+        """Whether this is the digest of some bytes."""
+        return hashlib.new(self.algorithm, data).hexdigest() == self.hex
+
     @property
     def algorithm(self) -> str:
         """``sha256`` or ``sha512``."""

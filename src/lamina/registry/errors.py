@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lamina.errors import Forbidden, LaminaError, NotFound, Unavailable
+from lamina.errors import LaminaError, NotFound, Unauthorized, Unavailable, Unsupported
 
 
 class RegistryUnreachable(Unavailable):
@@ -23,15 +23,29 @@ class RegistryRefused(LaminaError):
         self.status = status
 
 
-class AccessDenied(Forbidden):
-    """A registry does not let who is asking do this."""
+class AccessDenied(NotFound):
+    """A registry does not let who is asking do this; whether there is such a repository, it does not tell."""
 
-    def __init__(self, repository: str, reason: str = "") -> None:
+    def __init__(self, repository: str, reason: str = "", *, writes: bool = False) -> None:
         detail = f": {reason}" if reason else ""
+        what = "push" if writes else "pull"
         super().__init__(
-            f"pull access denied for {repository}, repository does not exist or may require 'docker login'{detail}"
+            f"{what} access denied for {repository}, repository does not exist or may require 'docker login'{detail}"
         )
         self.repository = repository
+        self.reason = reason
+
+
+class LoginFailed(Unauthorized):
+    """A registry does not know who logs in, or not by this password."""
+
+
+class NoCapableHost(Unsupported):
+    """Of the servers that are configured for a registry none may be pushed to."""
+
+    def __init__(self, domain: str, capability: str) -> None:
+        super().__init__(f"registry {domain}: no server of its hosts.toml has the capability {capability}")
+        self.domain = domain
 
 
 class NotInRegistry(NotFound):
@@ -40,6 +54,14 @@ class NotInRegistry(NotFound):
     def __init__(self, what: str) -> None:
         super().__init__(f"{what}: not found")
         self.what = what
+
+
+class ManifestUnknown(NotInRegistry):
+    """A repository has no manifest under this tag or digest; docker's words."""
+
+    def __init__(self, name: str) -> None:
+        LaminaError.__init__(self, f"manifest for {name} not found: manifest unknown: manifest unknown")
+        self.what = name
 
 
 class WrongBytes(LaminaError):

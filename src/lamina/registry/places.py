@@ -22,6 +22,8 @@ from lamina.registry.access import Access
 from lamina.registry.errors import LayoutUnwritable, NotInRegistry, WrongBytes
 
 if TYPE_CHECKING:
+    from lamina.registry.connection import Connection
+    from lamina.registry.download import Download
     from lamina.registry.repository import Repository
 
 _REF_NAME = "org.opencontainers.image.ref.name"
@@ -72,7 +74,8 @@ class RegistryPlace:
     access: Access
 
     @cached_property
-    def _repository(self) -> Repository:
+    def repository(self) -> Repository:
+        """The repository, with connections of its own."""
         # here and not above: a daemon names places, and only its workers open them and need urllib3
         from lamina.registry.repository import Repository
 
@@ -85,41 +88,52 @@ class RegistryPlace:
         return self.access.reference.familiar
 
     @property
-    def _name(self) -> str:
+    def name(self) -> str:
+        """The tag, or the digest."""
         reference = self.access.reference
         return str(reference.digest or reference.tag)
 
+    def download(self, descriptor: Descriptor, path: Path) -> Download:
+        """A blob on its way to a file, in whose beginning it may have come already."""
+        from lamina.registry.download import Download
+
+        return Download(self.repository, descriptor.digest, descriptor.size, path)
+
+    def distrust(self, connection: Connection) -> bool:
+        """Ask a server no more, as it sent wrong bytes; whether there is another one."""
+        return self.repository.distrust(connection)
+
     def manifest(self) -> tuple[str, bytes]:
         """See Place."""
-        return self._repository.manifest(self._name)
+        return self.repository.manifest(self.name)
 
     def manifest_by(self, digest: Digest) -> tuple[str, bytes]:
         """See Place."""
-        return self._repository.manifest(str(digest))
+        return self.repository.manifest(str(digest))
 
     def read_blob(self, digest: Digest) -> bytes:
         """See Place."""
-        return self._repository.read_blob(digest)
+        return self.repository.read_blob(digest)
 
     def open_blob(self, digest: Digest) -> AbstractContextManager[Blob]:
         """See Place."""
-        return self._repository.open_blob(digest)
+        return self.repository.open_blob(digest)
 
     def put_data(self, data: bytes) -> Digest:
         """See Place."""
-        return self._repository.put_data(data)
+        return self.repository.put_data(data)
 
     def has_blob(self, digest: Digest) -> bool:
         """See Place."""
-        return self._repository.has_blob(digest)
+        return self.repository.has_blob(digest)
 
     def put_file(self, digest: Digest, path: Path) -> None:
         """See Place."""
-        self._repository.put_file(digest, path)
+        self.repository.put_file(digest, path)
 
     def put_manifest(self, manifest: Manifest) -> None:
         """See Place."""
-        self._repository.put_manifest(self._name, manifest.media_type, manifest.data)
+        self.repository.put_manifest(self.name, manifest.media_type, manifest.data)
 
 
 @dataclass(frozen=True)

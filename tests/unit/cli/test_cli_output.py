@@ -4,16 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from lamina.cli.output import (
-    Listing,
-    go_json,
-    go_quoted,
-    human_binary_size,
-    human_duration,
-    human_size,
-    print_rows,
-    print_table,
-)
+from lamina.api.sizes import human_binary_size, human_size
+from lamina.cli.output import Listing, go_json, go_quoted, human_duration, print_rows, print_table
 
 _LISTING = Listing({"ID": "THE ID", "Name": "NAME"}, kind="*formatter.thing", raw="id: {{.ID}}\n")
 _ROWS = [{"Name": "<b>é", "ID": "1", "Label": lambda name: f"label {name}"}]

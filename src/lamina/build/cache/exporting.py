@@ -19,7 +19,7 @@ from lamina.linux.worker import run_in_worker
 from lamina.oci.descriptor import Descriptor
 from lamina.oci.digest import DiffID
 from lamina.oci.manifest import Manifest
-from lamina.registry.layers import OutgoingLayer, put_layer
+from lamina.registry.outgoing import OutgoingLayer, put_layer
 from lamina.registry.places import Place
 
 
@@ -34,7 +34,7 @@ async def export_cache(
     diff_ids = list(dict.fromkeys(DiffID(step.layer) for step in chosen if step.layer is not None))
     content, request = workshop.intake.content, workshop.request
     layers = [OutgoingLayer(diff_id, content.path(diff_id)) for diff_id in diff_ids]
-    place = target.open(request.credentials, request.proxies)
+    place = target.open(workshop.exchange, request.credentials, request.proxies)
     await workshop.tell(progress.Noted(f"exporting cache to {target}\n"))
     try:
         await run_in_worker(write_cache, (), target, place, chosen, layers, workshop.directory)

@@ -16,6 +16,7 @@ from lamina.build.cache.places import CacheSource
 from lamina.build.request import BuildRequest
 from lamina.content.store import Lease
 from lamina.errors import LaminaError
+from lamina.image.exchange import Exchange
 from lamina.image.intake import LayerIntake
 from lamina.image.pull import read_image
 from lamina.image.store import Image, ImageStore
@@ -23,7 +24,7 @@ from lamina.linux.worker import run_in_worker
 from lamina.oci.descriptor import Descriptor
 from lamina.oci.digest import DiffID
 from lamina.oci.platform import Platform
-from lamina.registry.layers import fetch_layer
+from lamina.registry.incoming import fetch_layer
 from lamina.registry.places import Place
 
 
@@ -31,9 +32,16 @@ class ImportedCaches:
     """The caches of one build's ``--cache-from``."""
 
     def __init__(
-        self, request: BuildRequest, images: ImageStore, intake: LayerIntake, lease: Lease, tell: progress.Tell
+        self,
+        request: BuildRequest,
+        images: ImageStore,
+        intake: LayerIntake,
+        exchange: Exchange,
+        lease: Lease,
+        tell: progress.Tell,
     ) -> None:
         self._request = request
+        self._exchange = exchange
         self._images = images
         self._intake = intake
         self._lease = lease
@@ -59,7 +67,7 @@ class ImportedCaches:
         stored = self._stored(source)
         if stored is not None:
             return stored, None
-        place = source.open(self._request.credentials, self._request.proxies)
+        place = source.open(self._exchange, self._request.credentials, self._request.proxies)
         await self._tell(progress.Noted(f"importing cache manifest from {source}\n"))
         try:
             return await run_in_worker(read_cache, (), place), place

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Literal, cast
 
 from lamina.errors import InvalidArgument, Unsupported
+from lamina.image.exchange import Exchange
 from lamina.oci.descriptor import Compression
 from lamina.oci.digest import Digest
 from lamina.oci.reference import Reference
-from lamina.registry import Access, Credentials
-from lamina.registry.access import credentials_for
-from lamina.registry.places import LayoutPlace, Place, RegistryPlace
+from lamina.registry import Credentials
+from lamina.registry.places import LayoutPlace, Place
 
 Mode = Literal["min", "max"]
 
@@ -37,12 +37,12 @@ class CachePlace:
     reference: Reference | None = None
     directory: LayoutPlace | None = None
 
-    def open(self, credentials: Mapping[str, Credentials], proxies: Mapping[str, str]) -> Place:
+    def open(self, exchange: Exchange, credentials: Mapping[str, Credentials], proxies: Mapping[str, str]) -> Place:
         """Where it is read or written; an inline one has no place."""
         if self.directory is not None:
             return self.directory
         assert self.reference is not None
-        return RegistryPlace(Access(self.reference, credentials_for(self.reference, credentials), proxies))
+        return exchange.place(self.reference, credentials, proxies)
 
     def __str__(self) -> str:
         return str(self.directory or (self.reference and self.reference.familiar) or "the image")

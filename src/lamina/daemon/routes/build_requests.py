@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,10 @@ from lamina.build.request import BuildRequest, Entitlement, LocalContext, StepLi
 from lamina.container.times import parse_moment
 from lamina.daemon.http import Request, documents
 from lamina.daemon.http.message import InvalidRequest
+from lamina.daemon.registry_auth import AuthConfig, credentials_of_all
 from lamina.errors import Unsupported
 from lamina.oci.platform import Platform
 from lamina.oci.reference import Reference
-from lamina.registry import Credentials
 from lamina.runtime.limits import check_resources, check_ulimits
 from lamina.runtime.security import SecurityOptions
 from lamina.runtime.settings import Resources, Ulimit
@@ -87,27 +86,6 @@ class _Ulimit(msgspec.Struct, rename="pascal"):
     hard: int = 0
 
 
-class _Auth(msgspec.Struct):
-    """A registry's entry in X-Registry-Config (Engine API, "Authentication"): ``auth`` is name and password in base64."""
-
-    username: str = ""
-    password: str = ""
-    auth: str = ""
-    identitytoken: str = ""
-
-    @property
-    def meaning(self) -> Credentials:
-        """As the registry client takes it. Raises InvalidRequest."""
-        username, password = self.username, self.password
-        if self.auth and not username:
-            try:
-                decoded = base64.b64decode(self.auth + "==").decode("utf-8", "replace")
-            except ValueError:
-                raise InvalidRequest("a registry's auth is not base64") from None
-            username, _, password = decoded.partition(":")
-        return Credentials(username, password, self.identitytoken)
-
-
 class BuildBody(msgspec.Struct):
     """``POST /lamina/build``: a build of a directory of the daemon's machine, read where it lies, of a *remote*, or of a tar that follows.
 
@@ -149,7 +127,7 @@ class BuildBody(msgspec.Struct):
     epoch: str = ""
     cache_from: list[dict[str, str]] = []
     cache_to: list[dict[str, str]] = []
-    auths: dict[str, _Auth] = {}
+    auths: dict[str, AuthConfig] = {}
     push: bool = False
     pull: bool = False
 
@@ -252,7 +230,7 @@ def read_query(request: Request) -> BuildRequest:
         ],
         cache_to=_inline(build_args),
         pull=request.flag("pull"),
-        credentials=_credentials(request.headers.get("X-Registry-Config", "")),
+        credentials=credentials_of_all(request),
     )
 
 
@@ -278,16 +256,6 @@ def read_prune(request: Request) -> PruneRequest:
 def _inline(build_args: Mapping[str, str]) -> list[CacheTarget]:
     """BuildKit's older way to ask for an inline cache."""
     return [CacheTarget()] if build_args.get("BUILDKIT_INLINE_CACHE", "").lower() in ("1", "true") else []
-
-
-def _credentials(header: str) -> dict[str, Credentials]:
-    """X-Registry-Config: base64url of JSON, by registry. As with dockerd, what cannot be read counts as nobody's."""
-    try:
-        data = base64.urlsafe_b64decode(header + "==") or b"null"
-        known = documents.decode(data, dict[str, _Auth] | None) or {}  # type: ignore[arg-type]
-        return {name: auth.meaning for name, auth in known.items()}
-    except (ValueError, InvalidRequest):
-        return {}
 
 
 def _limits(request: Request) -> _Limits:

@@ -14,6 +14,7 @@ from lamina.daemon.http import Request, Response, StreamingResponse, json_respon
 from lamina.daemon.http.message import InvalidRequest, encode_json
 from lamina.daemon.render import images as render
 from lamina.daemon.router import Route
+from lamina.daemon.routes.registries import Registries
 from lamina.engine import Engine
 from lamina.engine.events import Event
 from lamina.errors import LaminaError, Unsupported
@@ -31,16 +32,6 @@ from lamina.oci.reference import Reference
 _LIST_FILTERS = ("before", "dangling", "label", "label!", "reference", "since", "until")
 _PRUNE_FILTERS = ("dangling", "label", "label!", "until")
 _log = logging.getLogger(__name__)
-
-
-class PullUnsupported(Unsupported):
-    """Images cannot be fetched from registries yet."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(
-            f"pull access for {name} is not available: lamina cannot pull from registries yet; "
-            "use lamina bootstrap, docker import or docker load"
-        )
 
 
 def routes(engine: Engine) -> list[Route]:
@@ -64,6 +55,7 @@ def routes(engine: Engine) -> list[Route]:
 class _Images:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._registries = Registries(engine)
 
     async def list_all(self, request: Request) -> Response:
         filters = Filters.parse(request.query("filters"), _LIST_FILTERS)
@@ -95,7 +87,7 @@ class _Images:
     async def create(self, request: Request) -> StreamingResponse:
         source = request.query("fromSrc")
         if request.query("fromImage"):
-            raise PullUnsupported(request.query("fromImage"))
+            return await self._registries.pull(request)
         if not source:
             raise InvalidRequest("fromImage or fromSrc is needed")
         if source != "-":

@@ -21,6 +21,8 @@ from lamina.engine import Engine, disk_use
 from lamina.engine.events import Event
 from lamina.engine.info import host_facts, lamina_version
 from lamina.oci.digest import Digest, ImageID
+from lamina.oci.reference import DEFAULT_DOMAIN
+from lamina.registry.hosts import Settings
 from lamina.runtime import cdi
 from lamina.runtime.probe import Tool
 
@@ -138,11 +140,7 @@ class _System:
             "OSType": "linux",
             "Architecture": facts.architecture,
             "IndexServerAddress": "https://index.docker.io/v1/",
-            "RegistryConfig": {
-                "InsecureRegistryCIDRs": ["127.0.0.0/8", "::1/128"],
-                "IndexConfigs": {},
-                "Mirrors": None,
-            },
+            "RegistryConfig": _registry_config(engine.exchange.settings),
             "NCPU": facts.cpus,
             "MemTotal": facts.memory,
             "GenericResources": None,
@@ -208,6 +206,20 @@ class _System:
         if "build-cache" in kinds:
             shown["BuildCache"] = [render_builds.cache_item(item) for item in await disk_use.cache_use(engine)]
         return json_response(shown)
+
+
+def _registry_config(settings: Settings) -> dict[str, Any]:
+    mirrors = list(settings.mirrors)
+    subnets = [text for text in settings.insecure if "/" in text]
+    hosts = {text: False for text in settings.insecure if "/" not in text}
+    return {
+        "InsecureRegistryCIDRs": [*subnets, "127.0.0.0/8", "::1/128"],
+        "IndexConfigs": {
+            name: {"Name": name, "Mirrors": own, "Secure": secure, "Official": name == DEFAULT_DOMAIN}
+            for name, own, secure in ((DEFAULT_DOMAIN, mirrors, True), *((host, [], False) for host in hosts))
+        },
+        "Mirrors": mirrors or None,
+    }
 
 
 def _container_use(use: disk_use.ContainerUse, engine: Engine) -> dict[str, Any]:
