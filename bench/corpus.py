@@ -12,7 +12,7 @@ from pathlib import Path
 
 _DIRECTORIES = 420
 _FILES_EACH = 100
-_SIZES = (100, 1_000, 4_000, 12_000, 30_000, 110_000)
+_SIZES = (100, 1_000, 4_000, 12_000, 40_000, 122_000)
 
 
 @dataclass(frozen=True)
@@ -101,16 +101,16 @@ def _add_busybox(tar: tarfile.TarFile) -> None:
 
 
 def _add_files(tar: tarfile.TarFile) -> None:
-    """Files as a distribution has them: most are small and text, few are large; half of the bytes do not compress."""
+    """Files as a distribution has them: most are small, few are large; together they compress to a third, as programs and texts do."""
     chance = random.Random(12)
     noise = chance.randbytes(2 << 20)
     words = [f"{chance.randrange(1 << 20):x}" for _ in range(4000)]
-    text = " ".join(chance.choice(words) for _ in range(1 << 18)).encode()
+    text = " ".join(chance.choice(words[: 1 << chance.randrange(6)]) for _ in range(1 << 18)).encode()
     for directory in range(_DIRECTORIES):
         _add(tar, f"srv/d{directory}", tarfile.DIRTYPE)
         for number in range(_FILES_EACH):
             size = chance.choice(_SIZES)
-            source = chance.choice((noise, text))
+            source = chance.choice((noise, text, text, text, text, text))
             start = chance.randrange(len(source) - size)
             _add(tar, f"srv/d{directory}/f{number}", tarfile.REGTYPE, source[start : start + size])
 

@@ -42,16 +42,21 @@ COMMANDS = {
     "inspect": Command("inspect", "Return low-level information on lamina's objects"),
     "kill": Command("containers", "Kill one or more running containers"),
     "load": Command("images", "Load an image from a tar archive or STDIN"),
+    "login": Command("registries", "Authenticate to a registry"),
+    "logout": Command("registries", "Log out from a registry"),
     "logs": Command("containers", "Fetch the logs of a container"),
     "pause": Command("containers", "Pause all processes within one or more containers"),
     "port": Command("port", "List port mappings or a specific mapping for the container"),
     "ps": Command("ps", "List containers"),
+    "pull": Command("registries", "Download an image from a registry"),
+    "push": Command("registries", "Upload an image to a registry"),
     "rename": Command("containers", "Rename a container"),
     "restart": Command("containers", "Restart one or more containers"),
     "rm": Command("containers", "Remove one or more containers"),
     "rmi": Command("images", "Remove one or more images"),
     "run": Command("run", "Create and run a new container from an image"),
     "save": Command("images", "Save one or more images to a tar archive (streamed to STDOUT by default)"),
+    "search": Command("registries", "Search Docker Hub, or another registry, for images"),
     "start": Command("containers", "Start one or more stopped containers"),
     "stats": Command("stats", "Display a live stream of container(s) resource usage statistics"),
     "stop": Command("containers", "Stop one or more running containers"),
@@ -78,6 +83,11 @@ GROUP_COMMANDS = {
     "network ls": Command("networks", "List networks"),
     "network prune": Command("pruning", "Remove all unused networks"),
     "network rm": Command("networks", "Remove one or more networks"),
+    "registry copy": Command("registry", "Copy images from one registry or layout to another"),
+    "registry inspect": Command("registry", "Show a manifest, or an image's config, of a registry"),
+    "registry ls": Command("registry", "List the repositories of a registry"),
+    "registry rm": Command("registry", "Remove tags or manifests from a registry"),
+    "registry tags": Command("registry", "List the tags of a repository"),
     "system df": Command("system", "Show disk usage"),
     "system prune": Command("pruning", "Remove unused data"),
     "volume backup": Command("volume_care", "Back up a volume to a tar.zst archive"),
@@ -93,7 +103,7 @@ GROUP_COMMANDS = {
 
 _OF_CONTAINERS = ("attach", "commit", "cp", "create", "diff", "exec", "export", "kill", "logs", "pause", "port", "rename", "restart", "rm",
                   "run", "start", "stats", "stop", "top", "unpause", "update", "wait")  # fmt: skip
-_OF_IMAGES = ("build", "history", "import", "load", "save", "tag")
+_OF_IMAGES = ("build", "history", "import", "load", "pull", "push", "save", "tag")
 
 GROUPS = {
     "builder": Group("Manage builds", {"build": "build", "du": "builder du", "prune": "builder prune"}),
@@ -114,6 +124,10 @@ GROUPS = {
         {"connect": "network connect", "create": "network create", "disconnect": "network disconnect"}
         | {"inspect": "network inspect", "ls": "network ls", "list": "network ls", "prune": "network prune"}
         | {"rm": "network rm", "remove": "network rm"},
+    ),
+    "registry": Group(
+        "Look into registries, without a daemon",
+        {word: f"registry {word}" for word in ("copy", "inspect", "ls", "rm", "tags")} | {"list": "registry ls"},
     ),
     "system": Group("Manage lamina", {"df": "system df", "events": "events", "info": "info", "prune": "system prune"}),
     "volume": Group(

@@ -98,6 +98,8 @@ def _dispatch(words: list[str]) -> int:
 
         print(f"lamina version {version('lamina')}")
         return 0
+    if options.config:
+        os.environ["DOCKER_CONFIG"] = options.config
     words = options.words
     if not words or words == ["help"]:
         print(_overview(parser))
@@ -146,7 +148,7 @@ def _global_parser() -> Parser:
     parser = Parser(
         "", "[OPTIONS] COMMAND [ARG...]", "A container engine whose layers are never unpacked; docker's grammar."
     )
-    parser.value("--config", help="Location of client config files (lamina has none)")
+    parser.value("--config", help="Location of client config files (default: $DOCKER_CONFIG, ~/.docker)")
     parser.value("-c", "--context", help="Name of docker's context to use (overrides $DOCKER_HOST)")
     parser.flag("-D", "--debug", help="Enable debug mode")
     parser.value("-H", "--host", help="Daemon to talk to (default: $LAMINA_HOST, $DOCKER_HOST, the local one)")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -123,21 +124,10 @@ def _created(client: Client, options: Options, body: dict[str, Any]) -> Any:
 
 
 def _pull(client: Client, options: Options) -> None:
-    from lamina.cli.images import split_tag
-    from lamina.cli.output import progress_lines
+    from lamina.cli.transfers import pull_image, with_default_tag
 
-    repository, tag = split_tag(options.image)
-    query = {
-        "fromImage": repository,
-        "tag": tag or ("" if "@" in repository else "latest"),
-        "platform": options.platform,
-    }
-
-    def show(fields: dict[str, Any]) -> None:
-        if not options.quiet and "progressDetail" not in fields:
-            stderr(": ".join(str(fields[key]) for key in ("id", "status") if key in fields))
-
-    progress_lines(client.request("POST", "/images/create", query).lines(), show)
+    name = with_default_tag(options.image, quiet=True)
+    pull_image(client, name, platform=options.platform, quiet=options.quiet, to=sys.stderr)
 
 
 def _with_tag(image: str) -> str:

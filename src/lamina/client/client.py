@@ -149,6 +149,7 @@ class Client:
         body: object = None,
         chunks: Iterable[bytes] | None = None,
         content_type: str = "application/x-tar",
+        headers: Mapping[str, str] | None = None,
     ) -> Response:
         """Send a request, with a JSON *body* or a stream of *chunks*, and return the answer's head and body to come.
 
@@ -156,9 +157,11 @@ class Client:
         """
         connection = connect(self.host, self._tls)
         data = b"" if body is None else json.dumps(body).encode()
-        headers = f"Host: lamina\r\nUser-Agent: lamina\r\nContent-Type: {'application/json' if chunks is None else content_type}\r\n"
+        kind = "application/json" if chunks is None else content_type
+        head = f"Host: lamina\r\nUser-Agent: lamina\r\nContent-Type: {kind}\r\n"
+        head += "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
         framing = f"Content-Length: {len(data)}\r\n" if chunks is None else "Transfer-Encoding: chunked\r\n"
-        connection.sendall(f"{method} {_target(path, query)} HTTP/1.1\r\n{headers}{framing}\r\n".encode() + data)
+        connection.sendall(f"{method} {_target(path, query)} HTTP/1.1\r\n{head}{framing}\r\n".encode() + data)
         if chunks is not None:
             _send_chunks(connection, chunks)
         return _checked(Response(connection, has_body=method != "HEAD"))

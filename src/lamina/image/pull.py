@@ -36,9 +36,10 @@ from lamina.oci.manifest import Index, Manifest, parse_document
 from lamina.oci.platform import Platform
 from lamina.oci.reference import Reference
 from lamina.registry.access import Learned
-from lamina.registry.errors import NotInRegistry, RegistryRefused
+from lamina.registry.copying import select
+from lamina.registry.errors import RegistryRefused
 from lamina.registry.incoming import IncomingLayer, fetch_layers
-from lamina.registry.partial import progress_of
+from lamina.registry.partial import discard, progress_of
 from lamina.registry.places import Place, RegistryPlace
 
 _AT_ONCE = 3
@@ -227,6 +228,7 @@ class Pulls:
                     fetched = await run_in_worker(fetch_layers, (), place, incoming, intake.limits)
                     for layer, files in zip(fetched, incoming, strict=True):
                         await intake.repair(layer, lease, files.tar, files.tree, files.blob)
+                        discard(files.blob)
         finally:
             for files in incoming:
                 self._arriving.pop(files.descriptor.digest, None)
@@ -327,13 +329,8 @@ def read_image(place: Place, platform: Platform) -> RemoteImage:
 def _chosen(place: Place, media_type: str, data: bytes, platform: Platform) -> RemoteImage:
     """The image that a manifest, or the best of an index for a platform, is."""
     digest = Digest.of(data)
+    media_type, data = select(place, media_type, data, platform)
     document = parse_document(data, media_type)
-    if isinstance(document, Index):
-        found = document.for_platform(platform)
-        if not found:
-            raise NotInRegistry(f"no matching manifest for {platform} in the manifest list entries of {place}")
-        media_type, data = place.manifest_by(found[0].digest)
-        document = parse_document(data, media_type or found[0].media_type)
     if isinstance(document, Index):
         raise InvalidDocument("index", "it has an index in it")
     for layer in document.layers:

@@ -10,7 +10,9 @@ from __future__ import annotations
 import importlib
 import os
 import pickle
+import select
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from typing import ParamSpec, TypeVar
 
@@ -53,6 +55,7 @@ def serve() -> None:
     """The worker's side: one request from standard input, one answer to what was standard output."""
     answer = os.dup(1)
     os.dup2(2, 1)  # a stray print must not spoil the answer
+    threading.Thread(target=_end_with_reader, args=(answer,), daemon=True).start()
     module, qualified_name, args, kwargs = pickle.load(sys.stdin.buffer)  # noqa: S301 - written by our parent
     try:
         function = importlib.import_module(module)
@@ -63,6 +66,14 @@ def serve() -> None:
         outcome = (False, _picklable(error))
     with open(answer, "wb") as file:
         pickle.dump(outcome, file)
+
+
+def _end_with_reader(answer: int) -> None:
+    """End this process when nobody is left to read its answer: a worker must not go on writing where the next daemon's does."""
+    watch = select.poll()
+    watch.register(answer, 0)  # errors are told unasked
+    watch.poll()
+    os._exit(1)
 
 
 def _picklable(error: Exception) -> Exception:

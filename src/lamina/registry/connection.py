@@ -121,7 +121,7 @@ class Connection:
         response = self._first("GET", "", {}, None, _READING)
         url, given = self._url(""), ""
         if response.status == 401:
-            challenge = Challenge.parse(response.headers.get("WWW-Authenticate", ""))
+            challenge = self._challenge(response)
             finish(response)
             credentials = self._access.credentials
             try:
@@ -217,10 +217,17 @@ class Connection:
             return f"{parts.scheme}://{parts.netloc}{below}"
         return f"{self._base}/{below}"
 
-    def _authorize(self, response: Response, scopes: Sequence[str]) -> None:
+    def _challenge(self, response: Response) -> Challenge:
+        """What a 401 asks for. Raises RegistryRefused for a server of tokens without TLS where the registry has it."""
         challenge = Challenge.parse(response.headers.get("WWW-Authenticate", ""))
-        if challenge.realm.startswith("http://") and self._base.startswith("https:"):
+        with self.telling():
+            scheme = urlsplit(challenge.realm).scheme
+        if challenge.realm and self._base.startswith("https:") and scheme != "https":
             raise RegistryRefused(self.host.name, 401, f"and wants its tokens asked for without TLS: {challenge.realm}")
+        return challenge
+
+    def _authorize(self, response: Response, scopes: Sequence[str]) -> None:
+        challenge = self._challenge(response)
         repository = self._access.reference.familiar_repository
         credentials = None if self.host.is_mirror else self._access.credentials
         with self.telling():

@@ -98,9 +98,8 @@ class Download:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def finish(self) -> None:
-        """Sync the file, which is whole, and take away what told how far it was."""
+        """Sync the file, which is whole."""
         os.fsync(self._fd)
-        numbers_path(self._path).unlink(missing_ok=True)
 
     def _wait(self, wanted: int) -> int:
         """Until bytes come at the reader's position, a good deal of them if more are wanted; how many there are."""

@@ -5,21 +5,17 @@ Places are values that can be sent to a worker process; their methods block.
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from lamina.linux.files import atomic_file, write_atomically
-from lamina.oci.descriptor import OCI_INDEX, Descriptor
+from lamina.oci.descriptor import Descriptor
 from lamina.oci.digest import Digest
-from lamina.oci.manifest import Index, Manifest
+from lamina.oci.manifest import Manifest
 from lamina.registry.access import Access
-from lamina.registry.errors import LayoutUnwritable, NotInRegistry, WrongBytes
 
 if TYPE_CHECKING:
     from lamina.registry.connection import Connection
@@ -65,6 +61,12 @@ class Place(Protocol):
 
     def put_manifest(self, manifest: Manifest) -> None:
         """Give a manifest, whose blobs are there, the place's name."""
+
+    def put_document(self, media_type: str, data: bytes, digest: Digest | None = None) -> None:
+        """Store a manifest or index, whose parts are there, under its *digest*; without one, under the place's name."""
+
+    def referrers(self, digest: Digest) -> Sequence[Descriptor]:
+        """What refers to a manifest there."""
 
 
 @dataclass(frozen=True)
@@ -133,109 +135,12 @@ class RegistryPlace:
 
     def put_manifest(self, manifest: Manifest) -> None:
         """See Place."""
-        self.repository.put_manifest(self.name, manifest.media_type, manifest.data)
+        self.put_document(manifest.media_type, manifest.data)
 
-
-@dataclass(frozen=True)
-class LayoutPlace:
-    """A name in a directory that is an OCI image layout (image-spec, image-layout.md); *digest* is one of its manifests instead."""
-
-    directory: Path
-    name: str = "latest"
-    digest: Digest | None = None
-
-    def __str__(self) -> str:
-        return str(self.directory)
-
-    def manifest(self) -> tuple[str, bytes]:
-        """See Place. In a directory with one manifest that one has every name."""
-        if self.digest is not None:
-            return self.manifest_by(self.digest)
-        entries = self._entries()
-        named = [entry for entry in entries if (entry.annotations or {}).get(_REF_NAME) == self.name]
-        found = named or (entries if len(entries) == 1 else [])
-        if not found:
-            raise NotInRegistry(f"{self.name} in {self.directory}")
-        return found[0].media_type, self.read_blob(found[0].digest)
-
-    def manifest_by(self, digest: Digest) -> tuple[str, bytes]:
+    def put_document(self, media_type: str, data: bytes, digest: Digest | None = None) -> None:
         """See Place."""
-        return "", self.read_blob(digest)
+        self.repository.put_manifest(str(digest or self.name), media_type, data)
 
-    def read_blob(self, digest: Digest) -> bytes:
+    def referrers(self, digest: Digest) -> Sequence[Descriptor]:
         """See Place."""
-        with self._open(digest) as file:
-            data = file.read(_MAXIMUM_DOCUMENT + 1)
-        if Digest.of(data) != digest:
-            raise WrongBytes(str(self.directory), digest)
-        return data
-
-    def open_blob(self, digest: Digest) -> AbstractContextManager[Blob]:
-        """See Place."""
-        return self._open(digest)
-
-    def put_data(self, data: bytes) -> Digest:
-        """See Place."""
-        digest = Digest.of(data)
-        if not self.has_blob(digest):
-            self._put(digest, lambda target: write_atomically(target, data, 0o644))
-        return digest
-
-    def has_blob(self, digest: Digest) -> bool:
-        """See Place."""
-        return self._path(digest).exists()
-
-    def put_file(self, digest: Digest, path: Path) -> None:
-        """See Place."""
-        if not self.has_blob(digest):
-            self._put(digest, lambda target: _copy(path, target))
-
-    def put_manifest(self, manifest: Manifest) -> None:
-        """See Place. The other names of the directory stay."""
-        self.put_data(manifest.data)
-        kept = [entry for entry in self._entries() if (entry.annotations or {}).get(_REF_NAME) != self.name]
-        pointer = manifest.descriptor
-        entry = Descriptor(pointer.media_type, pointer.digest, pointer.size, annotations={_REF_NAME: self.name})
-        with self._telling():
-            write_atomically(self.directory / "oci-layout", _LAYOUT, 0o644)
-            write_atomically(self.directory / "index.json", Index.build((*kept, entry)).data, 0o644)
-
-    def _entries(self) -> list[Descriptor]:
-        try:
-            data = (self.directory / "index.json").read_bytes()
-        except OSError:
-            return []
-        return list(Index.parse(data, OCI_INDEX).manifests)
-
-    def _path(self, digest: Digest) -> Path:
-        return self.directory / "blobs" / digest.algorithm / digest.hex
-
-    def _open(self, digest: Digest) -> BinaryIO:
-        """A blob's file; not one that waits for somebody, such as a pipe."""
-        try:
-            return open(self._path(digest), "rb", opener=_open_file)
-        except OSError:
-            raise NotInRegistry(f"{digest} in {self.directory}") from None
-
-    def _put(self, digest: Digest, write: Callable[[Path], None]) -> None:
-        target = self._path(digest)
-        with self._telling():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            write(target)
-
-    @contextmanager
-    def _telling(self) -> Iterator[None]:
-        """What the file system refuses, as an error of ours."""
-        try:
-            yield
-        except OSError as error:
-            raise LayoutUnwritable(self.directory, error.strerror or str(error)) from None
-
-
-def _open_file(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
-
-
-def _copy(source: Path, target: Path) -> None:
-    with open(source, "rb") as file, atomic_file(target, 0o644) as copy:
-        shutil.copyfileobj(file, copy, _COPY_BYTES)
+        return self.repository.referrers(digest).manifests

@@ -109,6 +109,7 @@ def fetch_token(
             challenge.realm,
             fields=form,
             encode_multipart=False,
+            redirect=False,  # what it sends is secret
             preload_content=False,
             timeout=_TIMEOUT,
             retries=_AGAIN,

@@ -27,7 +27,8 @@ from lamina.registry.access import HUB_KEY, credentials_for
 from lamina.registry.errors import AccessDenied, NotInRegistry, RegistryRefused, RegistryUnreachable, WrongBytes
 from lamina.registry.hosts import Settings
 from lamina.registry.incoming import fetch_layer
-from lamina.registry.places import LayoutPlace, RegistryPlace
+from lamina.registry.layouts import LayoutPlace
+from lamina.registry.places import RegistryPlace
 from lamina.registry.repository import Repository
 from lamina.registry.tokens import Challenge
 

@@ -13,7 +13,8 @@ from lamina.oci.descriptor import Compression
 from lamina.oci.digest import Digest
 from lamina.oci.reference import Reference
 from lamina.registry import Credentials
-from lamina.registry.places import LayoutPlace, Place
+from lamina.registry.layouts import LayoutPlace
+from lamina.registry.places import Place
 
 Mode = Literal["min", "max"]
 
