@@ -40,15 +40,21 @@ def free_port() -> int:
 
 
 @contextmanager
-def serving(directory: Path, *, htpasswd: str = "") -> Iterator[Registry]:
-    """A registry on *directory*; with *htpasswd*, the lines of such a file, it wants to know who asks."""
+def serving(
+    directory: Path, *, htpasswd: str = "", more: str = "", tls: Path | None = None, address: str = "127.0.0.1"
+) -> Iterator[Registry]:
+    """A registry on *directory*; with *htpasswd*, the lines of such a file, it wants to know who asks.
+
+    *more* are lines for its configuration; *tls* is a file with a certificate and its key.
+    """
     program = shutil.which("docker-registry")
     if program is None:
         pytest.skip("docker-registry is not installed (make setup)")
     directory.mkdir(parents=True, exist_ok=True)
-    host = f"127.0.0.1:{free_port()}"
+    host = f"{address}:{free_port()}"
     lines = ["version: 0.1", "log: {level: error}", "storage:", f"  filesystem: {{rootdirectory: {directory}/data}}"]
-    lines += ["  delete: {enabled: true}", f"http: {{addr: '{host}'}}"]
+    secure = f", tls: {{certificate: '{tls}', key: '{tls}'}}" if tls else ""
+    lines += ["  delete: {enabled: true}", f"http: {{addr: '{host}'{secure}}}", more]
     if htpasswd:
         (directory / "htpasswd").write_text(htpasswd)
         lines += [f"auth: {{htpasswd: {{realm: test, path: {directory}/htpasswd}}}}"]
@@ -68,7 +74,7 @@ def serving(directory: Path, *, htpasswd: str = "") -> Iterator[Registry]:
 
 
 def _answers(host: str) -> bool:
-    with suppress(OSError), socket.create_connection(("127.0.0.1", int(host.rpartition(":")[2])), 1):
+    with suppress(OSError), socket.create_connection((host.rpartition(":")[0], int(host.rpartition(":")[2])), 1):
         return True
     return False
 

@@ -131,7 +131,7 @@ class Pulls:
             return Pulled(image, remote, was_here)
         manifest = remote.manifest
         config = _config(remote, platform, place)
-        was_here = not tags or self._is_named(name, config)
+        was_here = bool(tags) and self._is_named(name, config)
         pairs = {layer.digest: (layer, i) for layer, i in zip(manifest.layers, config.diff_ids, strict=True)}
         lease.add(*(digest for layer, diff_id in pairs.values() for digest in (layer.digest, diff_id)))
         knowing = RegistryPlace(place.access.knowing(remote.learned))

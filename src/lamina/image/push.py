@@ -13,9 +13,10 @@ from lamina.errors import LaminaError
 from lamina.image.layer_blobs import LayerBlobs
 from lamina.image.store import Image, ImageStore
 from lamina.linux.worker import run_in_worker
-from lamina.oci.descriptor import OCI_CONFIG, Descriptor
+from lamina.oci.descriptor import OCI_CONFIG, OCI_LAYER, Descriptor, layer_compression
 from lamina.oci.digest import DiffID, Digest
 from lamina.oci.manifest import Manifest, parse_document
+from lamina.registry.errors import RegistryUnreachable
 from lamina.registry.outgoing import Form, OutgoingLayer, SentLayer, Step, progress_of, push_layers
 from lamina.registry.places import RegistryPlace
 
@@ -69,7 +70,7 @@ class Pushes:
         scratch = self._content.temporary_path()
         scratch.mkdir()
         try:
-            layers = await self._outgoing(diff_ids, place)
+            layers = await self._outgoing(image, diff_ids, place)
             with self._content.lease([*image.blobs, *(layer.known.digest for layer in layers if layer.known)]):
                 watching = asyncio.create_task(self._watch(layers, scratch / "progress", tell))
                 try:
@@ -87,10 +88,13 @@ class Pushes:
         await self._images.known_as(image.image_id, [name._replace(tag=None, digest=pointer.digest)])
         return pointer
 
-    async def _outgoing(self, diff_ids: Sequence[DiffID], place: RegistryPlace) -> list[OutgoingLayer]:
+    async def _outgoing(self, image: Image, diff_ids: Sequence[DiffID], place: RegistryPlace) -> list[OutgoingLayer]:
+        """The image's layers, each with the blob that it came in: as this image, as another, or at an earlier push."""
         came = self._images.compressed_layers()
-        made = await self._blobs.forms(diff_ids)
-        known = made | {diff_id: blob for diff_id, blob in came.items() if diff_id in diff_ids}
+        own = dict(zip(image.config.diff_ids, image.manifest.layers, strict=True))
+        known = await self._blobs.forms(diff_ids)
+        known |= {diff_id: blob for diff_id, blob in came.items() if diff_id in own}
+        known |= {diff_id: blob for diff_id, blob in own.items() if blob.digest != diff_id}
         sources = await self._blobs.sources([blob.digest for blob in known.values()], place.access.reference)
         return [self._layer(diff_id, known.get(diff_id), sources) for diff_id in diff_ids]
 
@@ -135,9 +139,15 @@ def push_image(
     by_diff_id = {layer.diff_id: blob.blob for layer, blob in zip(layers, sent, strict=True)}
     blobs = tuple(by_diff_id[diff_id] for diff_id in diff_ids)
     if [blob.digest for blob in blobs] != [layer.digest for layer in manifest.layers]:
-        manifest = Manifest.build(pointer, blobs)
+        manifest = Manifest.build(pointer, tuple(map(_as_oci, blobs)))
     place.put_manifest(manifest)
     return _Sent(manifest, sent)
+
+
+def _as_oci(blob: Descriptor) -> Descriptor:
+    """A layer by the name that an OCI manifest has for its kind; other readers refuse a mixture with docker's."""
+    form = layer_compression(blob.media_type)
+    return Descriptor(OCI_LAYER + ("" if form == "none" else f"+{form}"), blob.digest, blob.size)
 
 
 def _layers_there(place: RegistryPlace, config: Descriptor, diff_ids: Sequence[DiffID]) -> dict[DiffID, Descriptor]:
@@ -145,6 +155,8 @@ def _layers_there(place: RegistryPlace, config: Descriptor, diff_ids: Sequence[D
     try:
         media_type, data = place.manifest()
         document = parse_document(data, media_type)
+    except RegistryUnreachable:
+        raise
     except LaminaError:
         return {}
     if not isinstance(document, Manifest) or document.config.digest != config.digest:

@@ -36,7 +36,7 @@ Body = bytes | IO[bytes] | Iterator[bytes]
 
 
 _CONNECTING = urllib3.Retry(
-    connect=2, read=2, redirect=False, status=False, other=0, backoff_factor=0.5, allowed_methods=None,
+    connect=1, read=2, redirect=False, status=False, other=0, backoff_factor=0.3, allowed_methods=None,
     respect_retry_after_header=False,
 )  # fmt: skip
 _ONCE = urllib3.Retry(total=0, redirect=False, respect_retry_after_header=False)
