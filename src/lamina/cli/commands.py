@@ -76,6 +76,8 @@ GROUP_COMMANDS = {
     "container prune": Command("pruning", "Remove all stopped containers"),
     "image inspect": Command("inspect", "Display detailed information on one or more images"),
     "image prune": Command("pruning", "Remove unused images"),
+    "image receive": Command("sending", "Take images that another host sends (image send calls it)"),
+    "image send": Command("sending", "Send images to another host over ssh, without the layers that it has"),
     "network connect": Command("networks", "Connect a container to a network"),
     "network create": Command("networks", "Create a network"),
     "network disconnect": Command("networks", "Disconnect a container from a network"),
@@ -117,7 +119,7 @@ GROUPS = {
         "Manage images",
         dict(zip(_OF_IMAGES, _OF_IMAGES, strict=True))
         | {"ls": "images", "list": "images", "rm": "rmi", "remove": "rmi"}
-        | {"inspect": "image inspect", "prune": "image prune"},
+        | {"inspect": "image inspect", "prune": "image prune", "receive": "image receive", "send": "image send"},
     ),
     "network": Group(
         "Manage networks",

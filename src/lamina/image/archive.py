@@ -12,7 +12,7 @@ import os
 import posixpath
 import tarfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -39,6 +39,8 @@ class StagedLayer:
     tar: Path
     tree: Path
     blob: Path
+    is_stored: bool = False
+    """Whether the files are the store's own, which the archive left out."""
 
 
 @dataclass
@@ -49,6 +51,7 @@ class Unpacked:
     layers: dict[str, StagedLayer] = field(default_factory=dict)
     rejected: dict[str, str] = field(default_factory=dict)
     links: dict[str, str] = field(default_factory=dict)
+    stored: Mapping[str, StagedLayer] = field(default_factory=dict)
 
     def resolve(self, name: str) -> str:
         """The entry that a name means, through links. Raises InvalidArchive for a loop."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import AsyncIterable, Iterator
+from collections.abc import AsyncIterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,14 @@ from lamina.image.errors import InvalidArchive
 from lamina.image.intake import LayerIntake
 from lamina.image.mutate import plain_manifest
 from lamina.image.store import Image, ImageStore
-from lamina.layer.ingest import Limits
+from lamina.layer.ingest import IngestedLayer, Limits
 from lamina.layer.merge import merge
 from lamina.layer.tree import load as load_tree
 from lamina.linux.pipes import feed
 from lamina.linux.worker import run_in_worker
 from lamina.oci.config import ImageConfig
-from lamina.oci.descriptor import DOCKER_LIST, OCI_INDEX, Descriptor
-from lamina.oci.digest import Digest
+from lamina.oci.descriptor import DOCKER_LIST, OCI_INDEX, Descriptor, layer_compression
+from lamina.oci.digest import DiffID, Digest
 from lamina.oci.manifest import Index, Manifest
 from lamina.oci.platform import Platform
 from lamina.oci.reference import Reference
@@ -48,8 +48,12 @@ class _Candidate:
     names: tuple[Reference, ...]
 
 
-async def load(images: ImageStore, intake: LayerIntake, archive: AsyncIterable[bytes]) -> list[Loaded]:
+async def load(
+    images: ImageStore, intake: LayerIntake, archive: AsyncIterable[bytes], *, may_lack_stored: bool = False
+) -> list[Loaded]:
     """Store every image of an archive for this platform, with its names; an existing name moves to the image loaded.
+
+    The archive *may lack* layers that are *stored* already, in the same form.
 
     All layers are checked against the config's diff IDs and the manifest's digests, and stacked for a try, before anything is recorded.
     Blobs that are stored already and damaged are replaced.
@@ -59,20 +63,43 @@ async def load(images: ImageStore, intake: LayerIntake, archive: AsyncIterable[b
     staging.mkdir()
 
     async def read(fd: int) -> list[_Candidate]:
-        return await run_in_worker(read_archive, (fd,), fd, staging, intake.limits)
+        return await run_in_worker(read_archive, (fd,), fd, staging, intake.limits, stored)
 
     try:
         with intake.content.lease() as lease:
+            stored = await _stored_layers(images, intake, lease) if may_lack_stored else {}
             candidates = await feed(archive, read)
             return [await _record(candidate, images, intake, lease) for candidate in candidates]
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def read_archive(source_fd: int, staging: Path, limits: Limits) -> list[_Candidate]:
+async def _stored_layers(images: ImageStore, intake: LayerIntake, lease: Lease) -> dict[str, StagedLayer]:
+    """The layers of the images that are stored, by the names that archives have for their blobs."""
+    found = {}
+    for blob, diff_id in layers_of(images).items():
+        lease.add(blob.digest, diff_id)
+        if intake.content.exists(blob.digest) and intake.content.exists(diff_id):
+            tar = intake.content.path(diff_id)
+            size = tar.stat().st_size
+            layer = IngestedLayer(diff_id, size, 0, blob.digest, blob.size, layer_compression(blob.media_type))
+            (tree,) = await intake.trees.paths([diff_id])
+            found[_blob_name(blob.digest)] = StagedLayer(layer, tar, tree, intake.content.path(blob.digest), True)
+    return found
+
+
+def layers_of(images: ImageStore) -> dict[Descriptor, DiffID]:
+    """The layers of all images, in the forms that their manifests name."""
+    pairs = (pair for i in images for pair in zip(i.manifest.layers, i.config.diff_ids, strict=True))
+    return {Descriptor(layer.media_type, layer.digest, layer.size): diff_id for layer, diff_id in pairs}
+
+
+def read_archive(source_fd: int, staging: Path, limits: Limits, stored: Mapping[str, StagedLayer]) -> list[_Candidate]:
     """The images of an archive, checked, their layers' files below *staging*. Blocking; for a worker: what else the archive held,
     however much it is, ends with it."""
-    candidates = list(_candidates(unpack(source_fd, staging, limits)))
+    unpacked = unpack(source_fd, staging, limits)
+    unpacked.stored = stored
+    candidates = list(_candidates(unpacked))
     if not candidates:
         raise InvalidArchive("it holds neither manifest.json nor an index.json with an image for this platform")
     for candidate in candidates:
@@ -84,7 +111,7 @@ def read_archive(source_fd: int, staging: Path, limits: Limits) -> list[_Candida
 
 async def _record(candidate: _Candidate, images: ImageStore, intake: LayerIntake, lease: Lease) -> Loaded:
     for staged in candidate.layers:
-        if staged.tar.exists():
+        if staged.tar.exists() and not staged.is_stored:
             keep = candidate.manifest is not None
             await intake.repair(staged.layer, lease, staged.tar, staged.tree, staged.blob if keep else None)
     sizes = [staged.layer.tar_size for staged in candidate.layers]
@@ -196,6 +223,8 @@ def _layer(unpacked: Unpacked, name: str) -> StagedLayer:
     entry = unpacked.resolve(name)
     if entry in unpacked.rejected:
         raise InvalidArchive(f"layer {name}: {unpacked.rejected[entry]}")
+    if entry in unpacked.stored and entry not in unpacked.layers:
+        return unpacked.stored[entry]
     if entry not in unpacked.layers:
         raise InvalidArchive("it lacks a layer that its manifest names", [name])
     return unpacked.layers[entry]

@@ -10,7 +10,7 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -71,9 +71,14 @@ def _find(images: ImageStore, name: str) -> tuple[ImageID, Reference | None]:
         raise ImageNotFound(name) from None
 
 
-def save(selections: Sequence[Selection], content: ContentStore) -> AsyncIterator[bytes]:
-    """The bytes of the archive. Raises BlobNotFound at once if a blob is missing; the bytes end with BlobDamaged at a damaged one."""
-    blobs = sorted({blob for s in selections for blob in _archived_blobs(s.image)})
+def save(
+    selections: Sequence[Selection], content: ContentStore, *, without: Collection[Digest] = ()
+) -> AsyncIterator[bytes]:
+    """The bytes of the archive, *without* some layers that whoever reads it has.
+
+    Raises BlobNotFound at once if a blob is missing; the bytes end with BlobDamaged at a damaged one.
+    """
+    blobs = sorted({blob for s in selections for blob in _archived_blobs(s.image) if blob not in without})
     for blob in blobs:
         if not content.exists(blob):
             raise BlobNotFound(blob)

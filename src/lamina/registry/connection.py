@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import ssl
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -59,6 +60,7 @@ class Connection:
         if not self._authorization and access.credentials and access.credentials.registry_token:
             self._authorization = f"Bearer {access.credentials.registry_token}"
         self._pool: urllib3.PoolManager | None = None
+        self._finding_out = threading.Lock()
 
     @property
     def learned(self) -> Learned:
@@ -197,32 +199,29 @@ class Connection:
         """The first request, which finds out what the server speaks; an insecure one may speak HTTP, or HTTPS that nobody vouches for."""
         base = self.host.base
         bases = [base, base.replace("https://", "http://", 1)] if self.host.may_fall_back else [base]
-        for candidate in bases:
-            self._base = candidate
-            is_last = candidate == bases[-1]
-            try:
-                retries = _CONNECTING if is_last else _ONCE
-                response = self._send(method, self._url(below), headers, body=body, retries=retries, timeout=timeout)
-            except RegistryUnreachable:
-                self._base = ""
-                if is_last:
-                    raise
-            else:
-                return response
+        with self._finding_out:
+            for candidate in [self._base] if self._base else bases:  # another thread may have found it out meanwhile
+                retries = _CONNECTING if candidate == bases[-1] else _ONCE
+                url = _below(candidate, below)
+                try:
+                    response = self._send(method, url, headers, body=body, retries=retries, timeout=timeout)
+                except RegistryUnreachable:
+                    if candidate == bases[-1]:
+                        raise
+                else:
+                    self._base = candidate
+                    return response
         raise AssertionError("unreachable")
 
     def _url(self, below: str) -> str:
-        if below.startswith("/"):
-            parts = urlsplit(self._base)
-            return f"{parts.scheme}://{parts.netloc}{below}"
-        return f"{self._base}/{below}"
+        return _below(self._base, below)
 
     def _challenge(self, response: Response) -> Challenge:
         """What a 401 asks for. Raises RegistryRefused for a server of tokens without TLS where the registry has it."""
         challenge = Challenge.parse(response.headers.get("WWW-Authenticate", ""))
         with self.telling():
             scheme = urlsplit(challenge.realm).scheme
-        if challenge.realm and self._base.startswith("https:") and scheme != "https":
+        if challenge.scheme == "bearer" and self._base.startswith("https:") and scheme != "https":
             raise RegistryRefused(self.host.name, 401, f"and wants its tokens asked for without TLS: {challenge.realm}")
         return challenge
 
@@ -266,7 +265,7 @@ class Connection:
         with self.telling():
             for _ in range(_MOST_REDIRECTS + 1):
                 sent = {"User-Agent": "lamina", **headers}
-                if _origin(urlsplit(url)) == _origin(urlsplit(self._base)):
+                if _origin(urlsplit(url)) in (_origin(urlsplit(self._base)), _origin(urlsplit(self.host.base))):
                     sent |= self.host.headers
                     if self._authorization:
                         sent["Authorization"] = self._authorization
@@ -332,6 +331,14 @@ def told(response: Response) -> str:
             texts.append(": ".join(word for word in words if word))
         return "; ".join(texts)[:1000]
     return response.reason or ""
+
+
+def _below(base: str, below: str) -> str:
+    """A URL below a base, or with a leading slash of its server."""
+    if below.startswith("/"):
+        parts = urlsplit(base)
+        return f"{parts.scheme}://{parts.netloc}{below}"
+    return f"{base}/{below}"
 
 
 def _origin(url: SplitResult) -> tuple[str, str | None, int | None]:

@@ -63,7 +63,7 @@ async def test_what_no_manifest_names_does_not_come_out_of_the_worker(tmp_path: 
     )
     fd = os.open(tmp_path / "a.tar", os.O_RDONLY)
     try:
-        assert len(pickle.dumps(read_archive(fd, tmp_path, Limits()))) < 10_000
+        assert len(pickle.dumps(read_archive(fd, tmp_path, Limits(), {}))) < 10_000
     finally:
         os.close(fd)
 

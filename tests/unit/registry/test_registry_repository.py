@@ -309,6 +309,20 @@ def test_nothing_is_sent_without_tls_that_began_with_it(secure: Server, server: 
     secure.reply = lambda handler: handler.send(401, WWW_Authenticate=f'Bearer realm="http://{server.host}/token"')
     with pytest.raises(RegistryRefused, match="without TLS"):
         secure.repository(Credentials("me", "pass")).manifest("tag")
+    upper = f'Bearer realm="HTTP://{server.host}/token"'
+    secure.reply = lambda handler: handler.send(401, WWW_Authenticate=upper)
+    with pytest.raises(RegistryRefused, match="without TLS"):
+        secure.repository(Credentials("me", "pass")).manifest("tag")
+
+    def to_another_token_server(handler: Handler) -> None:
+        if handler.path == "/token":
+            handler.send(307, Location=f"http://{server.host}/token")
+        else:
+            handler.send(401, WWW_Authenticate=f'Bearer realm="https://{secure.host}/token"')
+
+    secure.reply = to_another_token_server
+    with pytest.raises(RegistryUnreachable, match="no token was given"):
+        secure.repository(Credentials(identity_token="secret")).manifest("tag")
     assert server.asked == []
 
 

@@ -6,6 +6,8 @@ import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
+
 from lamina.api.errors import error_body
 from lamina.api.filters import Filters
 from lamina.build.config import apply_changes
@@ -20,12 +22,13 @@ from lamina.engine.events import Event
 from lamina.errors import LaminaError, Unsupported
 from lamina.image.history import history
 from lamina.image.listing import ImageQuery, select_images
-from lamina.image.load import load
+from lamina.image.load import layers_of, load
 from lamina.image.removal import Removed
 from lamina.image.rootfs import import_rootfs
 from lamina.image.save import save, select
 from lamina.image.store import DamagedImage, Image
 from lamina.image.verify import verify
+from lamina.oci.digest import Digest
 from lamina.oci.platform import Platform
 from lamina.oci.reference import Reference
 
@@ -49,7 +52,21 @@ def routes(engine: Engine) -> list[Route]:
         Route("POST", "/images/{name:path}/tag", resource.tag),
         Route("DELETE", "/images/{name:path}", resource.delete),
         Route("POST", "/lamina/images/{name:path}/verify", resource.verify),
+        Route("GET", "/lamina/images/{name:path}/layers", resource.layers),
+        Route("POST", "/lamina/images/lacking", resource.lacking),
+        Route("POST", "/lamina/images/load", resource.load_rest),
     ]
+
+
+class _Layer(msgspec.Struct):
+    digest: str
+    diff_id: str
+
+
+class _Layers(msgspec.Struct):
+    """``POST /lamina/images/lacking``."""
+
+    layers: list[_Layer]
 
 
 class _Images:
@@ -122,10 +139,34 @@ class _Images:
     async def load(self, request: Request) -> StreamingResponse:
         return StreamingResponse(self._load(request))
 
-    async def _load(self, request: Request) -> AsyncIterator[bytes]:
+    async def load_rest(self, request: Request) -> StreamingResponse:
+        """As ``load``, of an archive that may lack layers that are stored."""
+        return StreamingResponse(self._load(request, may_lack_stored=True))
+
+    async def layers(self, request: Request) -> Response:
+        """An image's layers: the digest of each blob, of its tar, and the blob's size."""
+        image = self._engine.images.find(request.path_params["name"])
+        pairs = zip(image.manifest.layers, image.config.diff_ids, strict=True)
+        return json_response([{"digest": blob.digest, "diff_id": i, "size": blob.size} for blob, i in pairs])
+
+    async def lacking(self, request: Request) -> Response:
+        """Of some layers the digests of those that are not stored in this form."""
+        wanted = await request.json(_Layers)
+        known = {blob.digest: diff_id for blob, diff_id in layers_of(self._engine.images).items()}
+        content = self._engine.content
+        return json_response(
+            [
+                layer.digest
+                for layer in wanted.layers
+                if known.get(Digest.parse(layer.digest)) != layer.diff_id
+                or not (content.exists(Digest.parse(layer.digest)) and content.exists(Digest.parse(layer.diff_id)))
+            ]
+        )
+
+    async def _load(self, request: Request, *, may_lack_stored: bool = False) -> AsyncIterator[bytes]:
         engine = self._engine
         try:
-            loaded = await load(engine.images, engine.intake, aiter(request.body))
+            loaded = await load(engine.images, engine.intake, aiter(request.body), may_lack_stored=may_lack_stored)
         except Exception as error:
             yield _stream_error(error)
             return
@@ -141,11 +182,11 @@ class _Images:
 
     async def save_several(self, request: Request) -> StreamingResponse:
         names = [name for text in request.query_all("names") for name in text.split(",") if name]
-        return self._save(names)
+        return self._save(names, frozenset(map(Digest.parse, request.query_all("without"))))
 
-    def _save(self, names: list[str]) -> StreamingResponse:
+    def _save(self, names: list[str], without: frozenset[Digest] = frozenset()) -> StreamingResponse:
         selections = select(self._engine.images, names)
-        archive = save(selections, self._engine.content)
+        archive = save(selections, self._engine.content, without=without)
         for selection in selections:
             image_id = selection.image.image_id
             self._engine.events.publish(Event("image", "save", image_id, {"name": image_id}))
