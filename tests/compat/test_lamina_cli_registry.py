@@ -60,7 +60,7 @@ def test_a_tag_whose_manifest_has_others_goes_only_by_force(daemon: Daemon, regi
     name = push(daemon, context, f"{registry.host}/shared/manifest:a", "LABEL shared=1")
     lamina("registry", "copy", "-q", name, f"{registry.host}/shared/manifest:b")
     assert "has other tags: b; see --force" in lamina("registry", "rm", name, code=1)
-    assert lamina("registry", "tags", f"{registry.host}/shared/manifest").split() == ["a", "b"]
+    assert lamina("registry", "tags", f"{registry.host}/shared/manifest").split() in (["a", "b"], ["b", "a"])
     lamina("registry", "rm", "--force", name)
     assert "a" not in lamina("registry", "tags", f"{registry.host}/shared/manifest").split()
 
