@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -282,3 +283,10 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[registries.Re
     """Debian's docker-registry, which lets everybody in."""
     with registries.serving(tmp_path_factory.mktemp("registry")) as served:
         yield served
+
+
+@pytest.fixture
+def podman_root() -> Iterator[Path]:
+    """A directory with a short name, which podman asks for."""
+    with tempfile.TemporaryDirectory(prefix="lp", dir="/tmp") as directory:
+        yield Path(directory)

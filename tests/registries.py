@@ -1,4 +1,4 @@
-"""Debian's docker-registry, as a peer: on a loopback port and a directory of its own."""
+"""Registries on loopback ports and directories of their own: Debian's docker-registry, as a peer, and lamina's."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import bcrypt
 import pytest
 
 START_TIMEOUT_S = 20
+LAMINA = str(Path(sys.executable).with_name("lamina"))
 USER, PASSWORD = "somebody", "pass:word"
 
 
@@ -91,3 +93,62 @@ def docker_config(directory: Path, host: str) -> Path:
     (directory / "config.json").write_text(json.dumps({"auths": {host: {"auth": auth}}}))
     os.chmod(directory / "config.json", 0o600)
     return directory
+
+
+@dataclass
+class OwnRegistry:
+    """``lamina registry serve`` on a directory of its own, which a test may kill and start again on the same port."""
+
+    directory: Path
+    options: Sequence[str] = ()
+    port: int = field(default_factory=free_port)
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def host(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def root(self) -> Path:
+        return self.directory / "data"
+
+    @property
+    def log(self) -> str:
+        return (self.directory / "log").read_text()
+
+    def start(self) -> None:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        argv = [LAMINA, "registry", "serve", "--root", str(self.root), "--listen", self.host, *self.options]
+        with open(self.directory / "log", "ab") as log:
+            self.process = subprocess.Popen(argv, stdout=log, stderr=log)
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not _answers(self.host):
+            assert self.process.poll() is None, self.log
+            assert time.monotonic() < deadline, f"the registry does not answer:\n{self.log}"
+            time.sleep(0.02)
+
+    def stop(self) -> int:
+        assert self.process is not None
+        self.process.terminate()
+        return self.process.wait(20)
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait(10)
+
+    def blobs(self) -> set[str]:
+        """The digests of what it stores, in hexadecimal."""
+        return {path.name for path in self.root.glob("blobs/*/*/*")}
+
+
+@contextmanager
+def serving_own(directory: Path, *options: str) -> Iterator[OwnRegistry]:
+    """A registry of lamina's own."""
+    made = OwnRegistry(directory, options)
+    made.start()
+    try:
+        yield made
+    finally:
+        if made.process is not None and made.process.poll() is None:
+            made.stop()

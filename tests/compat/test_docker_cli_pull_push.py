@@ -6,7 +6,6 @@ import base64
 import json
 import os
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,13 +43,6 @@ def guarded(tmp_path_factory: pytest.TempPathFactory, token_server: TokenServer)
     """A registry that wants tokens."""
     with registries.serving(tmp_path_factory.mktemp("guarded"), more=token_server.config()) as made:
         yield made
-
-
-@pytest.fixture
-def podman_root() -> Iterator[Path]:
-    """A directory with a short name, which podman asks for."""
-    with tempfile.TemporaryDirectory(prefix="lp", dir="/tmp") as directory:
-        yield Path(directory)
 
 
 @pytest.mark.parametrize("cli", ["docker", "lamina"])

@@ -89,6 +89,7 @@ GROUP_COMMANDS = {
     "registry inspect": Command("registry", "Show a manifest, or an image's config, of a registry"),
     "registry ls": Command("registry", "List the repositories of a registry"),
     "registry rm": Command("registry", "Remove tags or manifests from a registry"),
+    "registry serve": Command("registry", "Serve a registry in the foreground"),
     "registry tags": Command("registry", "List the tags of a repository"),
     "system df": Command("system", "Show disk usage"),
     "system prune": Command("pruning", "Remove unused data"),
@@ -128,8 +129,8 @@ GROUPS = {
         | {"rm": "network rm", "remove": "network rm"},
     ),
     "registry": Group(
-        "Look into registries, without a daemon",
-        {word: f"registry {word}" for word in ("copy", "inspect", "ls", "rm", "tags")} | {"list": "registry ls"},
+        "Look into registries without a daemon, and serve one",
+        {word: f"registry {word}" for word in ("copy", "inspect", "ls", "rm", "serve", "tags")} | {"list": "registry ls"},
     ),
     "system": Group("Manage lamina", {"df": "system df", "events": "events", "info": "info", "prune": "system prune"}),
     "volume": Group(

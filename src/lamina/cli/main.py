@@ -111,6 +111,8 @@ def _dispatch(words: list[str]) -> int:
     if words[0] == "daemon":
         # the daemon is no part of the command line: this process becomes it
         os.execv(sys.executable, [sys.executable, "-m", "lamina.daemon.main", *words[1:]])  # noqa: S606
+    if words[:2] == ["registry", "serve"]:
+        os.execv(sys.executable, [sys.executable, "-m", "lamina.registry_server.main", *words[2:]])  # noqa: S606
     return _run(*_found(words), options)
 
 

@@ -6,8 +6,6 @@ import asyncio
 import logging
 
 from lamina.api.errors import error_body, status_of
-from lamina.daemon.http import Request, Response, StreamingResponse, json_response
-from lamina.daemon.http.connection import ClientGone
 from lamina.daemon.router import Route, Router
 from lamina.daemon.routes import (
     builds,
@@ -24,6 +22,8 @@ from lamina.daemon.routes import (
 )
 from lamina.engine import Engine
 from lamina.errors import LaminaError
+from lamina.http import Request, Response, json_response
+from lamina.http.connection import Answer, ClientGone
 
 _log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class Application:
     def __init__(self, engine: Engine) -> None:
         self._router = Router(all_routes(engine))
 
-    async def handle(self, request: Request) -> Response | StreamingResponse | None:
+    async def handle(self, request: Request) -> Answer | None:
         """Find the endpoint and let it answer; every error becomes a response."""
         try:
             route = self._router.find(request)
@@ -69,7 +69,7 @@ class Application:
             return json_response(error_body(error), 500)
 
 
-async def _unless_gone(route: Route, request: Request) -> Response | StreamingResponse | None:
+async def _unless_gone(route: Route, request: Request) -> Answer | None:
     """Run a handler that waits, and cancel it when its client has gone."""
     work = asyncio.ensure_future(route.handler(request))
     gone = asyncio.ensure_future(request.disconnected.wait())

@@ -10,8 +10,8 @@ from typing import Protocol
 from lamina.api import frames
 from lamina.container.detach import DetachKeys
 from lamina.container.streams import Console, Subscription, pump_input
-from lamina.daemon.http import Request
-from lamina.daemon.http.message import InvalidRequest
+from lamina.http import Request
+from lamina.http.message import InvalidRequest
 
 _RAW = "application/vnd.docker.raw-stream"
 _MULTIPLEXED = "application/vnd.docker.multiplexed-stream"

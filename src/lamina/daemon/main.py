@@ -14,18 +14,19 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from lamina.api import versions
 from lamina.daemon.application import Application
-from lamina.daemon.http import Server
-from lamina.daemon.http.tls import TlsFiles
 from lamina.engine import EngineOptions, open_engine
 from lamina.engine.info import lamina_version
 from lamina.errors import InvalidArgument, LaminaError
+from lamina.http import Server
+from lamina.http.tls import TlsFiles
 from lamina.layer.ingest import Limits
 from lamina.network.model import plain_address
 from lamina.network.subnets import SubnetPool
-from lamina.registry.hosts import Settings, check_settings
+from lamina.registry.hosts import Settings, check_settings, is_own
 
 _log = logging.getLogger(__name__)
 _SHUTDOWN_TIMEOUT_S = 5.0
@@ -80,6 +81,8 @@ async def _serve(arguments: argparse.Namespace) -> int:
     try:
         for host in arguments.host or [_DEFAULT_HOST]:
             _log.info("listening on %s", await server.listen(host))
+            if tls is None and host.startswith("tcp:") and not is_own(urlsplit(host).netloc):
+                _log.warning("listening on %s without TLS: whoever reaches it is root here", host)
         _log.info("ready: storage %s, runtime %s", engine.lowers.name, engine.tools.runtime.name)
         await stop.wait()
         _log.info("shutting down")

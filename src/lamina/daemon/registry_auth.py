@@ -6,8 +6,8 @@ import base64
 
 import msgspec
 
-from lamina.daemon.http import Request, documents
-from lamina.daemon.http.message import InvalidRequest
+from lamina.http import Request, documents
+from lamina.http.message import InvalidRequest
 from lamina.registry import Credentials
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from urllib.parse import unquote
 
 from lamina.api import versions
-from lamina.daemon.http.connection import Handler
-from lamina.daemon.http.message import Request
 from lamina.errors import InvalidArgument, NotFound
+from lamina.http.connection import Handler
+from lamina.http.message import Request
 
 _VERSION = re.compile(r"/v(\d{1,3}\.\d{1,3})(/.*)")
 _PARAMETER = re.compile(r"\{(\w+)(:path)?\}")

@@ -80,7 +80,7 @@ def test_versions_are_compared_as_numbers() -> None:
     ("modules", "heavy"),
     [
         ("lamina.api.errors, lamina.api.frames, lamina.api.versions", ("msgspec", "asyncio", "json", "http")),
-        ("lamina.daemon.http", ("aiohttp", "requests", "pyroute2", "http.client", "email")),
+        ("lamina.http", ("aiohttp", "requests", "pyroute2", "http.client", "email")),
     ],
 )
 def test_imports_stay_small(modules: str, heavy: tuple[str, ...]) -> None:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lamina.daemon.http.body import ChunkedFraming, CountedFraming, Framing
-from lamina.daemon.http.head import MalformedRequest
+from lamina.http.body import ChunkedFraming, CountedFraming, Framing
+from lamina.http.head import MalformedRequest
 
 
 def chunked(pieces: list[bytes], trailer: bytes = b"") -> bytes:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from lamina.daemon.http import Request, Response, Server, json_response
 from lamina.errors import NotFound
+from lamina.http import Request, Response, Server, json_response
 
 pytestmark = pytest.mark.skipif(shutil.which("docker") is None, reason="docker's command line is not installed")
 

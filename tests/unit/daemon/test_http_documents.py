@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lamina.container.config import ContainerConfig, HostConfig, NetworkingConfig
-from lamina.daemon.http.documents import InvalidDocument, decode, integer
+from lamina.http.documents import InvalidDocument, decode, integer
 
 
 def host(text: str) -> HostConfig:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lamina.daemon.http.head import MAXIMUM_HEAD_BYTES, MAXIMUM_TARGET_BYTES, HeadParser, MalformedRequest, RequestHead
+from lamina.http.head import MAXIMUM_HEAD_BYTES, MAXIMUM_TARGET_BYTES, HeadParser, MalformedRequest, RequestHead
 
 _EXEC = (
     b"POST /v1.51/exec/ab/start?x=1&x=%20 HTTP/1.1\r\nHost: docker\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lamina.daemon.http import ClientGone, Handler, Request, Server
+from lamina.http import ClientGone, Handler, Request, Server
 
 _RAW = "application/vnd.docker.raw-stream"
 _UPGRADE = "Connection: Upgrade\r\nUpgrade: tcp\r\n"

@@ -17,8 +17,8 @@ import msgspec
 import pytest
 
 from lamina import errors
-from lamina.daemon.http import Handler, Request, Response, Server, StreamingResponse, json_response
-from lamina.daemon.http.server import AddressTaken, InvalidHost
+from lamina.http import Handler, Request, Response, Server, StreamingResponse, json_response
+from lamina.http.server import AddressTaken, InvalidHost
 
 Peer = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Reply = Callable[[Request], Awaitable[Response | StreamingResponse | None]]

@@ -6,8 +6,8 @@ from typing import Any, cast
 
 import pytest
 
-from lamina.daemon.http import Request, Response
 from lamina.daemon.router import PageNotFound, Route, Router, UnsupportedVersion
+from lamina.http import Request, Response
 
 _TEMPLATES = [
     ("GET", "/_ping"),

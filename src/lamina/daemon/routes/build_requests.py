@@ -14,10 +14,10 @@ from lamina.build.cache.kept import PruneRequest
 from lamina.build.cache.places import CacheSource, CacheTarget
 from lamina.build.request import BuildRequest, Entitlement, LocalContext, StepLimits
 from lamina.container.times import parse_moment
-from lamina.daemon.http import Request, documents
-from lamina.daemon.http.message import InvalidRequest
 from lamina.daemon.registry_auth import AuthConfig, credentials_of_all
 from lamina.errors import Unsupported
+from lamina.http import Request, documents
+from lamina.http.message import InvalidRequest
 from lamina.oci.platform import Platform
 from lamina.oci.reference import Reference
 from lamina.runtime.limits import check_resources, check_ulimits

@@ -14,9 +14,6 @@ from lamina.build.builder import PreparedBuild
 from lamina.build.errors import CommandFailed
 from lamina.build.flatten import root_tar
 from lamina.build.request import BuildRequest, LocalContext
-from lamina.daemon.http import Request, Response, StreamingResponse, json_response
-from lamina.daemon.http.connection import ClientGone
-from lamina.daemon.http.message import encode_json
 from lamina.daemon.render.builds import EventStream, Transcript
 from lamina.daemon.router import Route
 from lamina.daemon.routes.build_requests import BuildBody, read_framed, read_prune, read_query
@@ -24,6 +21,9 @@ from lamina.dockerfile.lint import render_check
 from lamina.engine import Engine
 from lamina.engine.events import Event
 from lamina.errors import LaminaError, Unavailable
+from lamina.http import Request, Response, StreamingResponse, json_response
+from lamina.http.connection import ClientGone
+from lamina.http.message import encode_json
 from lamina.oci.digest import ImageID
 
 _log = logging.getLogger(__name__)

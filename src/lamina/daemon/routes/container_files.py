@@ -19,12 +19,12 @@ from lamina.container.export import export_rootfs
 from lamina.container.file_copies import PathStat
 from lamina.container.record import Record
 from lamina.container.times import rfc3339
-from lamina.daemon.http import Request, Response, StreamingResponse, json_response
-from lamina.daemon.http.held import Held
-from lamina.daemon.http.message import InvalidRequest, encode_json
 from lamina.daemon.router import Route
 from lamina.engine import Engine
 from lamina.errors import NotFound
+from lamina.http import Request, Response, StreamingResponse, json_response
+from lamina.http.held import Held
+from lamina.http.message import InvalidRequest, encode_json
 from lamina.oci.config import RunConfig
 from lamina.oci.digest import DiffID, Digest
 from lamina.oci.reference import Reference

@@ -12,11 +12,11 @@ from lamina.container.record import Record
 from lamina.container.stats import Sample
 from lamina.container.top import process_table
 from lamina.container.warnings import warnings, without_effectless
-from lamina.daemon.http import Request, Response, StreamingResponse, json_response
-from lamina.daemon.http.message import InvalidRequest, encode_json
 from lamina.daemon.render import stats as render
 from lamina.daemon.router import Route
 from lamina.engine import Engine
+from lamina.http import Request, Response, StreamingResponse, json_response
+from lamina.http.message import InvalidRequest, encode_json
 
 _NOTHING = Sample.nothing()
 

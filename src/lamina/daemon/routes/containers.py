@@ -29,9 +29,6 @@ from lamina.container.logs import LogQuery
 from lamina.container.record import Record
 from lamina.container.times import parse_moment
 from lamina.container.waiting import Condition
-from lamina.daemon.http import Request, Response, StreamingResponse, json_response
-from lamina.daemon.http.connection import ClientGone
-from lamina.daemon.http.message import InvalidRequest, encode_json
 from lamina.daemon.joining import Joint, Stream, carry, detach_keys, stream_type
 from lamina.daemon.render import containers as render
 from lamina.daemon.render.images import size_of
@@ -39,6 +36,9 @@ from lamina.daemon.router import PageNotFound, Route
 from lamina.engine import Engine
 from lamina.engine.events import Event
 from lamina.errors import Conflict, LaminaError, NotFound
+from lamina.http import Request, Response, StreamingResponse, json_response
+from lamina.http.connection import ClientGone
+from lamina.http.message import InvalidRequest, encode_json
 from lamina.image.errors import PlatformMismatch
 from lamina.image.store import Image
 from lamina.oci.digest import Digest, ImageID
@@ -268,7 +268,7 @@ class _Containers:
 
     async def attach_websocket(self, request: Request) -> Response | None:
         """The same through messages, in which the streams are not told apart."""
-        from lamina.daemon.http.websocket import accept_websocket
+        from lamina.http.websocket import accept_websocket
 
         await self._attach(request, self._find(request), True, lambda: accept_websocket(request))
         return None

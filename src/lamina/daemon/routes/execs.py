@@ -8,13 +8,13 @@ import msgspec
 
 from lamina.container.config import ExecConfig, docker_name
 from lamina.container.execs import ExecSession
-from lamina.daemon.http import Request, Response, json_response
-from lamina.daemon.http.connection import ClientGone
-from lamina.daemon.http.message import InvalidRequest
 from lamina.daemon.joining import Joint, carry, detach_keys, stream_type
 from lamina.daemon.router import Route
 from lamina.engine import Engine
 from lamina.errors import Conflict, ContainerStartError, InvalidArgument, LaminaError
+from lamina.http import Request, Response, json_response
+from lamina.http.connection import ClientGone
+from lamina.http.message import InvalidRequest
 
 
 class _StartBody(msgspec.Struct, rename=docker_name):

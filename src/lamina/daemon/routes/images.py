@@ -12,14 +12,14 @@ from lamina.api.errors import error_body
 from lamina.api.filters import Filters
 from lamina.build.config import apply_changes
 from lamina.container.times import parse_moment
-from lamina.daemon.http import Request, Response, StreamingResponse, json_response
-from lamina.daemon.http.message import InvalidRequest, encode_json
 from lamina.daemon.render import images as render
 from lamina.daemon.router import Route
 from lamina.daemon.routes.registries import Registries
 from lamina.engine import Engine
 from lamina.engine.events import Event
 from lamina.errors import LaminaError, Unsupported
+from lamina.http import Request, Response, StreamingResponse, json_response
+from lamina.http.message import InvalidRequest, encode_json
 from lamina.image.history import history
 from lamina.image.listing import ImageQuery, select_images
 from lamina.image.load import layers_of, load

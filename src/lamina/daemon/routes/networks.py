@@ -8,10 +8,10 @@ from lamina.api.filters import Filters
 from lamina.container.config import EndpointRequest, docker_name
 from lamina.container.errors import ContainerNotFound
 from lamina.container.times import parse_moment, parse_rfc3339
-from lamina.daemon.http import Request, Response, json_response
 from lamina.daemon.render import networks as render
 from lamina.daemon.router import Route
 from lamina.engine import Engine
+from lamina.http import Request, Response, json_response
 from lamina.image.listing import has_labels
 from lamina.network import Network
 from lamina.network.definitions import NetworkRequest

@@ -9,15 +9,15 @@ from typing import Any
 
 from lamina.api.errors import error_body
 from lamina.api.filters import Filters
-from lamina.daemon.http import Request, Response, StreamingResponse, json_response
-from lamina.daemon.http.connection import ClientGone
-from lamina.daemon.http.message import InvalidRequest, encode_json
 from lamina.daemon.registry_auth import AuthConfig, credentials_of
 from lamina.daemon.render.transfers import Fields, PullLines, push_end, push_line
 from lamina.daemon.router import Route
 from lamina.engine import Engine
 from lamina.engine.events import Event
 from lamina.errors import LaminaError
+from lamina.http import Request, Response, StreamingResponse, json_response
+from lamina.http.connection import ClientGone
+from lamina.http.message import InvalidRequest, encode_json
 from lamina.linux.worker import run_in_worker
 from lamina.oci.platform import Platform
 from lamina.oci.reference import DEFAULT_DOMAIN, InvalidReference, Reference

@@ -10,8 +10,6 @@ from lamina.api import versions
 from lamina.api.filters import Filters
 from lamina.container.log_options import DRIVERS, JOURNAL
 from lamina.container.times import parse_moment, rfc3339
-from lamina.daemon.http import Request, Response, StreamingResponse, json_response
-from lamina.daemon.http.message import InvalidRequest, encode_json
 from lamina.daemon.render import builds as render_builds
 from lamina.daemon.render import containers as render_containers
 from lamina.daemon.render import images as render_images
@@ -20,6 +18,8 @@ from lamina.daemon.router import Route
 from lamina.engine import Engine, disk_use
 from lamina.engine.events import Event
 from lamina.engine.info import host_facts, lamina_version
+from lamina.http import Request, Response, StreamingResponse, json_response
+from lamina.http.message import InvalidRequest, encode_json
 from lamina.oci.digest import Digest, ImageID
 from lamina.oci.reference import DEFAULT_DOMAIN
 from lamina.registry.hosts import Settings

@@ -7,13 +7,13 @@ from typing import Any
 
 import msgspec
 
-from lamina.daemon.http import Request, Response, StreamingResponse, json_response
-from lamina.daemon.http.held import Held
-from lamina.daemon.http.message import InvalidRequest
 from lamina.daemon.render import volumes as render
 from lamina.daemon.router import Route
 from lamina.engine import Engine
 from lamina.engine.volume_care import Quiesce
+from lamina.http import Request, Response, StreamingResponse, json_response
+from lamina.http.held import Held
+from lamina.http.message import InvalidRequest
 from lamina.volume.snapshots import Snapshot
 
 _ZSTD = "application/zstd"

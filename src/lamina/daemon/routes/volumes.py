@@ -8,13 +8,13 @@ import msgspec
 
 from lamina.api.filters import Filters
 from lamina.container.config import docker_name
-from lamina.daemon.http import Request, Response, json_response
 from lamina.daemon.render import volumes as render
 from lamina.daemon.router import Route
 from lamina.engine import Engine
 from lamina.engine.disk_use import volumes_use
 from lamina.engine.events import Event
 from lamina.errors import Conflict, NotFound
+from lamina.http import Request, Response, json_response
 from lamina.image.listing import has_labels
 from lamina.volume import VolumeDriverNotFound, VolumeInUse
 from lamina.volume.snapshots import VolumeHasSnapshots

@@ -7,16 +7,16 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 from urllib.parse import parse_qs
 
 import msgspec
 
-from lamina.daemon.http import documents
-from lamina.daemon.http.body import Body
-from lamina.daemon.http.channel import Channel
-from lamina.daemon.http.raw import RawStream
 from lamina.errors import InvalidArgument
+from lamina.http import documents
+from lamina.http.body import Body
+from lamina.http.channel import Channel
+from lamina.http.raw import RawStream
 
 T = TypeVar("T")
 _JSON_LIMIT = 4 << 20
@@ -129,6 +129,18 @@ class StreamingResponse:
     headers: Mapping[str, str] = field(default_factory=dict)
     is_endless: bool = False
     """Whether it ends when something happens, if ever: a server that closes does not wait for it."""
+
+
+@dataclass(frozen=True)
+class FileResponse:
+    """A response whose body is a part of a file, which the kernel sends where it can. The file is closed in the end."""
+
+    file: BinaryIO
+    offset: int
+    length: int
+    content_type: str = "application/octet-stream"
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 def json_response(value: Any, status: int = 200) -> Response:

@@ -7,12 +7,13 @@ carry raw bytes both ways, and a client that closes its writing half still wants
                                                                           └─hijack→ raw ←─bytes both ways─→ channel
 """
 
-from lamina.daemon.http.connection import ClientGone, Handler, RawStream
-from lamina.daemon.http.message import Request, Response, StreamingResponse, json_response
-from lamina.daemon.http.server import Server
+from lamina.http.connection import ClientGone, Handler, RawStream
+from lamina.http.message import FileResponse, Request, Response, StreamingResponse, json_response
+from lamina.http.server import Server
 
 __all__ = [
     "ClientGone",
+    "FileResponse",
     "Handler",
     "RawStream",
     "Request",

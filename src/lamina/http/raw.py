@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 
-from lamina.daemon.http.channel import Channel
+from lamina.http.channel import Channel
 
 
 class RawStream:

@@ -12,8 +12,8 @@ from typing import Any
 
 import httptools
 
-from lamina.daemon.http.channel import Channel
 from lamina.errors import InvalidArgument
+from lamina.http.channel import Channel
 
 MAXIMUM_HEAD_BYTES = 256 << 10
 MAXIMUM_TARGET_BYTES = 128 << 10

@@ -6,19 +6,20 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 
 from lamina.api.errors import error_body, status_of
-from lamina.daemon.http.body import Body, ChunkedFraming, CountedFraming
-from lamina.daemon.http.channel import Channel, ClientGone
-from lamina.daemon.http.head import MalformedRequest, RequestHead, read_head
-from lamina.daemon.http.message import Request, Response, StreamingResponse, json_response
-from lamina.daemon.http.raw import RawStream, opening
-from lamina.daemon.http.sending import ResponseWriter, encode_fields
 from lamina.errors import LaminaError
+from lamina.http.body import Body, ChunkedFraming, CountedFraming
+from lamina.http.channel import Channel, ClientGone
+from lamina.http.head import MalformedRequest, RequestHead, read_head
+from lamina.http.message import FileResponse, Request, Response, StreamingResponse, json_response
+from lamina.http.raw import RawStream, opening
+from lamina.http.sending import ResponseWriter, encode_fields
 
 __all__ = ["ClientGone", "Connection", "Handler", "RawStream"]
 
 _log = logging.getLogger(__name__)
 
-Handler = Callable[[Request], Awaitable[Response | StreamingResponse | None]]
+Answer = Response | StreamingResponse | FileResponse
+Handler = Callable[[Request], Awaitable[Answer | None]]
 """Answers a request; None if it took the connection over. A LaminaError becomes the response that tells it."""
 
 
@@ -67,7 +68,7 @@ class Connection:
             return False
         keep_alive = head.keep_alive and not self.is_ending
         # a stream may be made from the body, whose rest can be judged behind it only
-        if isinstance(response, Response):
+        if not isinstance(response, StreamingResponse):
             keep_alive = keep_alive and request.body.is_cheap_to_skip()
         await self._send(head, response, keep_alive=keep_alive)
         if not keep_alive or not request.body.is_cheap_to_skip():
@@ -95,7 +96,7 @@ class Connection:
             take_over,
         )
 
-    async def _answer(self, request: Request) -> Response | StreamingResponse | None:
+    async def _answer(self, request: Request) -> Answer | None:
         """Let the handler answer; every failure of it becomes a response, or the end of a connection that it took over."""
         try:
             response = await self._handler(request)
@@ -116,11 +117,14 @@ class Connection:
             return _told(RuntimeError("no response"))
         return response
 
-    async def _send(self, head: RequestHead, response: Response | StreamingResponse, *, keep_alive: bool) -> None:
+    async def _send(self, head: RequestHead, response: Answer, *, keep_alive: bool) -> None:
         self._is_sending_endlessly = isinstance(response, StreamingResponse) and response.is_endless
         writer = ResponseWriter(self._channel, self._common, head.method == "HEAD", not head.is_http_1_0)
         if isinstance(response, Response):
             await writer.send(response, keep_alive=keep_alive)
+            return
+        if isinstance(response, FileResponse):
+            await writer.send_file(response, keep_alive=keep_alive)
             return
         try:
             await writer.send_stream(response, keep_alive=keep_alive)

@@ -14,11 +14,11 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from lamina.daemon.http.channel import Channel
-from lamina.daemon.http.connection import Connection, Handler
-from lamina.daemon.http.sending import encode_fields
-from lamina.daemon.http.tls import TlsChannel
 from lamina.errors import InvalidArgument, Unavailable
+from lamina.http.channel import Channel
+from lamina.http.connection import Connection, Handler
+from lamina.http.sending import encode_fields
+from lamina.http.tls import TlsChannel
 
 _log = logging.getLogger(__name__)
 _BACKLOG = 1024
@@ -68,8 +68,10 @@ class Server:
         self._paths: list[tuple[Path, int]] = []
         self._connections: dict[asyncio.Task[None], Connection] = {}
 
-    async def listen(self, host: str) -> str:
+    async def listen(self, host: str, *, shared: bool = False) -> str:
         """Listen on ``unix:///path`` or ``tcp://address:port``; port 0 takes a free one. Returns the address in this form.
+
+        Several processes may have a *shared* port, among which the kernel divides connections.
 
         Raises InvalidHost or AddressTaken.
         """
@@ -82,7 +84,7 @@ class Server:
             if parts.scheme == "unix" and parts.path:
                 return await self._listen_unix(host, Path(parts.netloc + parts.path))
             if parts.scheme == "tcp" and port is not None:
-                return await self._listen_tcp(parts.hostname or "127.0.0.1", port)
+                return await self._listen_tcp(parts.hostname or "127.0.0.1", port, shared=shared)
         except OSError as error:
             raise AddressTaken(host, error.strerror or str(error)) from error
         raise InvalidHost(host)
@@ -162,12 +164,12 @@ class Server:
         self._paths.append((path, path.stat().st_ino))
         return f"unix://{path}"
 
-    async def _listen_tcp(self, address: str, port: int) -> str:
+    async def _listen_tcp(self, address: str, port: int, *, shared: bool) -> str:
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(self._new_tcp_channel, address, port, backlog=_BACKLOG)
+        server = await loop.create_server(
+            self._new_tcp_channel, address, port, backlog=_BACKLOG, reuse_port=shared or None
+        )
         self._servers.append(server)
-        if self._tls is None and address not in ("127.0.0.1", "::1", "localhost"):
-            _log.warning("listening on %s without TLS: whoever reaches it is root here", address)
         shown = f"[{address}]" if ":" in address else address
         return f"tcp://{shown}:{server.sockets[0].getsockname()[1]}"
 

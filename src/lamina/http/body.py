@@ -10,8 +10,8 @@ import re
 from collections.abc import AsyncIterator
 from typing import Protocol
 
-from lamina.daemon.http.channel import Channel, ClientGone
-from lamina.daemon.http.head import MalformedRequest
+from lamina.http.channel import Channel, ClientGone
+from lamina.http.head import MalformedRequest
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _MAXIMUM_LINE_BYTES = 4096

@@ -15,9 +15,9 @@ from wsproto.connection import Connection, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Event, Message, Ping
 from wsproto.utilities import LocalProtocolError
 
-from lamina.daemon.http.channel import ClientGone
-from lamina.daemon.http.message import InvalidRequest, Request
-from lamina.daemon.http.raw import RawStream
+from lamina.http.channel import ClientGone
+from lamina.http.message import InvalidRequest, Request
+from lamina.http.raw import RawStream
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 
-from lamina.daemon.http.channel import Channel
-from lamina.daemon.http.message import Response, StreamingResponse
+from lamina.http.channel import Channel
+from lamina.http.message import FileResponse, Response, StreamingResponse
 
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 _BODILESS = (204, 304)
@@ -30,6 +30,14 @@ class ResponseWriter:
             return
         head = self._head(response, b"Content-Length: %d\r\n" % len(response.body), keep_alive=keep_alive)
         await self.channel.write(head if self.head_only else head + response.body)
+
+    async def send_file(self, response: FileResponse, *, keep_alive: bool) -> None:
+        """Send a part of a file. Raises ClientGone."""
+        with response.file as file:
+            framing = b"Content-Length: %d\r\n" % response.length
+            await self.channel.write(self._head(response, framing, keep_alive=keep_alive))
+            if not self.head_only and response.length:
+                await self.channel.send_file(file, response.offset, response.length)
 
     async def send_stream(self, response: StreamingResponse, *, keep_alive: bool) -> None:
         """Send pieces as they are made; cancelled when the client goes. Raises ClientGone, or what making them raises.
@@ -54,7 +62,9 @@ class ResponseWriter:
         if self.can_chunk:
             await self.channel.write(b"0\r\n\r\n")
 
-    def _head(self, response: Response | StreamingResponse, framing: bytes, *, keep_alive: bool) -> bytes:
+    def _head(
+        self, response: Response | StreamingResponse | FileResponse, framing: bytes, *, keep_alive: bool
+    ) -> bytes:
         content_type = {"Content-Type": response.content_type} if response.content_type else {}
         return b"".join(
             (

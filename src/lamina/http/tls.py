@@ -13,10 +13,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import BinaryIO, cast
 
-from lamina.daemon.http.channel import Channel
 from lamina.errors import InvalidArgument
+from lamina.http.channel import Channel
 
 _log = logging.getLogger(__name__)
 _READ_BYTES = 256 << 10
@@ -65,6 +65,13 @@ class TlsChannel(Channel):
         self._is_shaking_hands = True
         self._has_finished = False
         self._patience: asyncio.TimerHandle | None = None
+
+    async def send_file(self, file: BinaryIO, offset: int, length: int) -> None:
+        """See Channel; the bytes are encrypted here."""
+        file.seek(offset)
+        while length and (data := file.read(min(length, _READ_BYTES))):
+            length -= len(data)
+            await self.write(data)
 
     def _send(self, data: bytes) -> None:
         if not self._has_finished:

@@ -1,0 +1,351 @@
+"""The endpoints (distribution-spec, "Endpoints"), and docker's older ones that go beyond: the catalog, and uploads' states."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from urllib.parse import quote, unquote
+
+import msgspec
+
+from lamina.http import FileResponse, Request, Response
+from lamina.http.connection import Answer
+from lamina.oci.descriptor import OCI_INDEX
+from lamina.oci.digest import Digest, InvalidDigest
+from lamina.registry_server import errors
+from lamina.registry_server.access import Access, Action
+from lamina.registry_server.catalog import Catalog
+from lamina.registry_server.documents import read_document
+from lamina.registry_server.errors import RegistryError
+from lamina.registry_server.metrics import Metrics
+from lamina.registry_server.settings import Settings
+from lamina.registry_server.storage import Storage
+from lamina.registry_server.uploads import Uploads
+
+_NAME = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")
+_TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
+_LONGEST_NAME = 255
+_PAGE = 1000
+_MOST_REDIRECTED = 100_000
+_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+_CONTENT_RANGE = re.compile(r"(?:bytes[ =])?(\d+)-(\d+)(?:/.*)?")
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a request is about: ``blobs`` in a repository, with the rest of the path."""
+
+    kind: str
+    repository: str = ""
+    rest: str = ""
+
+
+class Application:
+    """Answers requests."""
+
+    def __init__(
+        self, settings: Settings, storage: Storage, catalog: Catalog, access: Access, metrics: Metrics
+    ) -> None:
+        self._settings = settings
+        self._storage = storage
+        self._catalog = catalog
+        self._access = access
+        self._metrics = metrics
+        self._uploads = Uploads(storage, catalog, settings.blob_limit)
+        self._kinds: dict[str, Callable[[Request, Target], Awaitable[Answer]]] = {
+            "base": self._base,
+            "catalog": self._list_repositories,
+            "tags": self._list_tags,
+            "manifests": self._manifest,
+            "blobs": self._blob,
+            "uploads": self._upload,
+            "referrers": self._referrers,
+            "metrics": self._show_metrics,
+            "health": self._health,
+        }
+
+    async def handle(self, request: Request) -> Answer:
+        """Answer one request; every error becomes a response in the specification's form."""
+        began = time.monotonic()
+        target = Target("other")
+        try:
+            target = target_of(request.path)
+            if target.kind not in ("health", "other"):
+                await self._access.check(request.headers.get("Authorization", ""), _action(request.method, target))
+            if target.kind not in self._kinds:
+                raise errors.no_such_page()
+            answer = await self._kinds[target.kind](request, target)
+        except RegistryError as error:
+            answer = self._told(error)
+        except InvalidDigest as error:
+            answer = self._told(errors.digest_invalid(str(error)))
+        self._metrics.answered(request.method, target.kind, answer.status, time.monotonic() - began)
+        return answer
+
+    def _told(self, error: RegistryError) -> Response:
+        body = {"errors": [{"code": error.code, "message": str(error), "detail": error.detail}]}
+        headers = {"WWW-Authenticate": 'Basic realm="lamina registry"'} if error.status == 401 else {}
+        return Response(error.status, msgspec.json.encode(body), "application/json", headers)
+
+    # ---- what is no repository's
+
+    async def _base(self, request: Request, target: Target) -> Answer:
+        _only(request, "GET", "HEAD")
+        return Response(200, b"{}", "application/json")
+
+    async def _health(self, request: Request, target: Target) -> Answer:
+        await self._catalog.counts()
+        return Response(200, b'{"status":"ok"}\n', "application/json")
+
+    async def _show_metrics(self, request: Request, target: Target) -> Answer:
+        return Response(200, self._metrics.text(await self._catalog.counts()), "text/plain; version=0.0.4")
+
+    async def _list_repositories(self, request: Request, target: Target) -> Answer:
+        _only(request, "GET", "HEAD")
+        last, limit = _paging(request)
+        names = await self._catalog.repositories(last, limit + 1)
+        return _page({"repositories": names[:limit]}, names, limit, "/v2/_catalog")
+
+    # ---- a repository's
+
+    async def _list_tags(self, request: Request, target: Target) -> Answer:
+        _only(request, "GET", "HEAD")
+        last, limit = _paging(request)
+        names = await self._catalog.tags(target.repository, last, limit + 1)
+        body = {"name": target.repository, "tags": names[:limit]}
+        return _page(body, names, limit, f"/v2/{target.repository}/tags/list")
+
+    async def _referrers(self, request: Request, target: Target) -> Answer:
+        _only(request, "GET", "HEAD")
+        wanted = request.query("artifactType")
+        found = await self._catalog.referrers(target.repository, Digest.parse(target.rest), wanted)
+        entries = [
+            {"mediaType": r.media_type, "digest": str(r.digest), "size": r.size, "artifactType": r.artifact_type}
+            | ({"annotations": r.annotations} if r.annotations else {})
+            for r in found
+        ]
+        body = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}
+        headers = {"OCI-Filters-Applied": "artifactType"} if wanted else {}
+        return Response(200, msgspec.json.encode(body), OCI_INDEX, headers)
+
+    async def _manifest(self, request: Request, target: Target) -> Answer:
+        _only(request, "GET", "HEAD", "PUT", "DELETE")
+        reference = target.rest
+        if ":" in reference:
+            Digest.parse(reference)
+        elif not _TAG.fullmatch(reference):
+            raise (
+                errors.manifest_invalid("its tag is none")
+                if request.method == "PUT"
+                else errors.manifest_unknown(reference)
+            )
+        if request.method == "PUT":
+            return await self._put_manifest(request, target.repository, reference)
+        if request.method == "DELETE":
+            self._check_deletes()
+            await self._catalog.delete_manifest(target.repository, reference)
+            return Response(202)
+        found = await self._catalog.manifest(target.repository, reference)
+        headers = {"Docker-Content-Digest": str(found.digest), "ETag": f'"{found.digest}"'}
+        if request.headers.get("If-None-Match", "").strip('"') == found.digest:
+            return Response(304, headers=headers)
+        return Response(200, found.data, found.media_type, headers)
+
+    async def _put_manifest(self, request: Request, repository: str, reference: str) -> Answer:
+        data = await _read(request, self._settings.manifest_limit, "the manifest")
+        document = read_document(data, request.headers.get("Content-Type", "").partition(";")[0].strip())
+        is_digest = ":" in reference
+        digest = Digest.parse(reference) if is_digest else Digest.of(data)
+        if is_digest and not digest.matches(data):
+            raise errors.digest_invalid(f"it is {Digest.of(data)}")
+        tag = None if is_digest else reference
+        await self._catalog.put_manifest(repository, tag, digest, document.media_type, data, document)
+        headers = {"Location": f"/v2/{repository}/manifests/{digest}", "Docker-Content-Digest": str(digest)}
+        if document.subject is not None:
+            headers["OCI-Subject"] = str(document.subject)
+        return Response(201, headers=headers)
+
+    async def _blob(self, request: Request, target: Target) -> Answer:
+        _only(request, "GET", "HEAD", "DELETE")
+        digest = Digest.parse(target.rest)
+        if request.method == "DELETE":
+            self._check_deletes()
+            await self._catalog.delete_blob(target.repository, digest)
+            return Response(202)
+        size = await self._catalog.blob_size(target.repository, digest)
+        headers = {
+            "Docker-Content-Digest": str(digest),
+            "ETag": f'"{digest}"',
+            "Accept-Ranges": "bytes",
+            "Cache-Control": "max-age=31536000",
+        }
+        offset, length, status = _part(request.headers.get("Range", ""), size)
+        if status == 206:
+            headers["Content-Range"] = f"bytes {offset}-{offset + length - 1}/{size}"
+        try:
+            file = self._storage.open_blob(digest)
+        except FileNotFoundError:
+            raise errors.blob_unknown(digest) from None
+        if request.method == "GET":
+            self._metrics.sent(length)
+        return FileResponse(file, offset, length, "application/octet-stream", status, headers)
+
+    # ---- uploads
+
+    async def _upload(self, request: Request, target: Target) -> Answer:
+        _only(request, "POST", "GET", "PATCH", "PUT", "DELETE")
+        if not target.rest:
+            if request.method != "POST":
+                raise errors.unsupported(f"{request.method} is not done here")
+            return await self._begin_upload(request, target.repository)
+        upload_id = target.rest
+        match request.method:
+            case "GET":
+                size = await self._uploads.size(target.repository, upload_id)
+                return _under_way(204, target.repository, upload_id, size)
+            case "PATCH":
+                size = await self._append(request, target.repository, upload_id)
+                return _under_way(202, target.repository, upload_id, size)
+            case "PUT":
+                return await self._finish_upload(request, target.repository, upload_id)
+            case "DELETE":
+                await self._uploads.cancel(target.repository, upload_id)
+                return Response(204)
+        raise errors.unsupported(f"{request.method} is not done here")
+
+    async def _begin_upload(self, request: Request, repository: str) -> Answer:
+        mounted, source = request.query("mount"), request.query("from")
+        if mounted and source and _NAME.fullmatch(source):
+            digest = Digest.parse(mounted)
+            await self._access.check(request.headers.get("Authorization", ""), "pull")
+            if await self._catalog.mount(repository, digest, source):
+                return _stored(repository, digest)
+        upload_id = await self._uploads.begin(repository)
+        if request.query("digest"):
+            return await self._finish_upload(request, repository, upload_id)
+        return _under_way(202, repository, upload_id, 0)
+
+    async def _append(self, request: Request, repository: str, upload_id: str) -> int:
+        start, length = None, None
+        text = request.headers.get("Content-Range", "")
+        if text:
+            match = _CONTENT_RANGE.fullmatch(text.strip())
+            if match is None or int(match[2]) < int(match[1]) - 1:
+                raise errors.range_invalid(f"invalid Content-Range {text[:80]!r}")
+            start, length = int(match[1]), int(match[2]) - int(match[1]) + 1
+        before = await self._uploads.size(repository, upload_id)
+        size = await self._uploads.append(repository, upload_id, aiter(request.body), start=start, length=length)
+        self._metrics.received(size - before)
+        return size
+
+    async def _finish_upload(self, request: Request, repository: str, upload_id: str) -> Answer:
+        text = request.query("digest")
+        if not text:
+            raise errors.digest_invalid("the parameter digest is missing")
+        digest = Digest.parse(text)
+        await self._append(request, repository, upload_id)
+        await self._uploads.finish(repository, upload_id, digest)
+        return _stored(repository, digest)
+
+    def _check_deletes(self) -> None:
+        if not self._settings.deletes:
+            raise errors.unsupported("this registry removes nothing")
+
+
+def target_of(path: str) -> Target:
+    """What a path is about. Raises RegistryError for a repository that cannot be."""
+    if path in ("/v2", "/v2/"):
+        return Target("base")
+    if path == "/metrics":
+        return Target("metrics")
+    if path in ("/healthz", "/livez", "/readyz", "/"):
+        return Target("health")
+    if path.rstrip("/") == "/v2/_catalog":
+        return Target("catalog")
+    parts = unquote(path).split("/")
+    if parts[:2] != ["", "v2"] or len(parts) < 5:
+        return Target("other")
+    inner = parts[2:]
+    if inner[-2:] == ["tags", "list"]:
+        return _of("tags", inner[:-2], "")
+    if len(inner) >= 4 and inner[-3:-1] == ["blobs", "uploads"]:
+        return _of("uploads", inner[:-3], inner[-1])
+    if inner[-2:] == ["blobs", "uploads"]:
+        return _of("uploads", inner[:-2], "")
+    if inner[-2] in ("manifests", "blobs", "referrers"):
+        return _of(inner[-2], inner[:-2], inner[-1])
+    return Target("other")
+
+
+def _of(kind: str, name: list[str], rest: str) -> Target:
+    repository = "/".join(name)
+    if not _NAME.fullmatch(repository) or len(repository) > _LONGEST_NAME:
+        raise errors.name_invalid(repository)
+    return Target(kind, repository, rest)
+
+
+def _action(method: str, target: Target) -> Action:
+    if method == "DELETE" and target.kind != "uploads":
+        return "delete"
+    return "pull" if method in ("GET", "HEAD") and target.kind != "uploads" else "push"
+
+
+def _only(request: Request, *methods: str) -> None:
+    if request.method not in methods:
+        raise errors.unsupported(f"{request.method} is not done here")
+
+
+def _paging(request: Request) -> tuple[str, int]:
+    """``last`` and ``n`` of a listing."""
+    text = request.query("n")
+    if text and not (text.isascii() and text.isdigit()):
+        raise RegistryError(400, "PAGINATION_NUMBER_INVALID", "invalid number of results requested", {"n": text[:80]})
+    return request.query("last"), min(int(text), _MOST_REDIRECTED) if text else _PAGE * 100
+
+
+def _page(body: object, names: list[str], limit: int, path: str) -> Response:
+    """One page of a listing; what *names* has behind it shows that there is another."""
+    headers = {}
+    if len(names) > limit > 0:
+        headers["Link"] = f'<{path}?last={quote(names[limit - 1], safe="")}&n={limit}>; rel="next"'
+    return Response(200, msgspec.json.encode(body), "application/json", headers)
+
+
+async def _read(request: Request, limit: int, what: str) -> bytes:
+    data = bytearray()
+    async for piece in request.body:
+        data += piece
+        if len(data) > limit:
+            raise errors.too_large(what, limit)
+    return bytes(data)
+
+
+def _part(text: str, size: int) -> tuple[int, int, int]:
+    """Offset, length and status of the part of a blob that a Range asks for; what is no single range of bytes is all of it."""
+    match = _RANGE.fullmatch(text.strip())
+    if match is None or match.groups() == ("", ""):
+        return 0, size, 200
+    first, last = match.groups()
+    if first:
+        offset, end = int(first), min(int(last) + 1 if last else size, size)
+    else:
+        offset, end = max(0, size - int(last)), size
+    if offset >= end:
+        raise errors.range_invalid(f"the blob has {size} bytes")
+    return offset, end - offset, 206
+
+
+def _under_way(status: int, repository: str, upload_id: str, size: int) -> Response:
+    headers = {
+        "Location": f"/v2/{repository}/blobs/uploads/{upload_id}",
+        "Range": f"0-{max(0, size - 1)}",
+        "Docker-Upload-UUID": upload_id,
+    }
+    return Response(status, headers=headers)
+
+
+def _stored(repository: str, digest: Digest) -> Response:
+    headers = {"Location": f"/v2/{repository}/blobs/{digest}", "Docker-Content-Digest": str(digest)}
+    return Response(201, headers=headers)

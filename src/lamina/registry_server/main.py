@@ -1,0 +1,227 @@
+"""``lamina registry serve``: the process, and those that it starts beside it."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from lamina.errors import LaminaError
+from lamina.http import Server
+from lamina.http.tls import TlsFiles
+from lamina.registry_server import catalog as catalog_module
+from lamina.registry_server.access import Access, Anonymous
+from lamina.registry_server.application import Application
+from lamina.registry_server.catalog import Catalog
+from lamina.registry_server.metrics import Metrics
+from lamina.registry_server.settings import Settings
+from lamina.registry_server.storage import Storage
+from lamina.state import Database
+
+_log = logging.getLogger("lamina.registry")
+_SHUTDOWN_S = 10.0
+_COLLECTED_AT_ONCE = 200
+_TOUCHED_S = 60.0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve in the foreground until SIGTERM or SIGINT, or do one collection; returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        if arguments.garbage_collect:
+            return asyncio.run(_collect_once(arguments))
+        return _serve_all(arguments)
+    except LaminaError as error:
+        print(f"lamina registry serve: {error}", file=sys.stderr)
+        return 1
+
+
+def _serve_all(arguments: argparse.Namespace) -> int:
+    """This process and further ones that listen on the same port; they end with it."""
+    with tempfile.TemporaryDirectory(prefix="lamina-registry-") as counts:
+        return _serve_in(arguments, Path(counts))
+
+
+def _serve_in(arguments: argparse.Namespace, counts: Path) -> int:
+    """The same, with a directory where the processes count."""
+    asyncio.run(_prepare(_settings(arguments)))
+    if arguments.processes > 1 and arguments.listen.rpartition(":")[2] == "0":
+        print("lamina registry serve: several processes need a port of their own: --listen HOST:PORT", file=sys.stderr)
+        return 1
+    children = []
+    ours, theirs = os.pipe()
+    for _ in range(arguments.processes - 1):
+        pid = os.fork()
+        if pid == 0:
+            os.close(theirs)
+            os._exit(asyncio.run(_serve(arguments, counts, first=ours)))
+        children.append(pid)
+    try:
+        return asyncio.run(_serve(arguments, counts))
+    finally:
+        for pid in children:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+            with suppress(ChildProcessError):
+                os.waitpid(pid, 0)
+
+
+async def _prepare(settings: Settings) -> None:
+    """Make what is missing, and settle what was killed, before anybody serves."""
+    _, catalog, database = await _open(settings)
+    try:
+        await catalog.recover()
+    finally:
+        await database.close()
+
+
+async def _serve(arguments: argparse.Namespace, counts: Path, *, first: int | None = None) -> int:
+    """One process; *first* is a pipe that ends with the first one, None in that itself."""
+    settings = _settings(arguments)
+    storage, catalog, database = await _open(settings)
+    access = Access(settings.passwords, settings.anonymous)
+    access.open()
+    metrics = Metrics(counts)
+    application = Application(settings, storage, catalog, access, metrics)
+    tls = TlsFiles(arguments.tls_cert, arguments.tls_key).context() if arguments.tls_cert else None
+    server = Server(application.handle, {"Docker-Distribution-API-Version": "registry/2.0"}, tls=tls)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    collecting = None
+    try:
+        host = await server.listen(f"tcp://{arguments.listen}", shared=arguments.processes > 1)
+        if first is None:
+            _log.info("listening on %s, storage %s", host, settings.root)
+            if settings.collect_every_s:
+                collecting = asyncio.create_task(_collect_often(catalog, settings))
+        else:
+            loop.add_reader(first, stop.set)
+        await stop.wait()
+    finally:
+        if collecting is not None:
+            collecting.cancel()
+        await server.close(_SHUTDOWN_S)
+        await database.close()
+    return 0
+
+
+async def _open(settings: Settings) -> tuple[Storage, Catalog, Database]:
+    settings.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    storage = Storage(settings.root)
+    storage.open()
+    database = await Database.open(settings.root / "registry.db", (catalog_module.SCHEMA,))
+    return storage, Catalog(database, storage, min(_TOUCHED_S, settings.unused_s / 10)), database
+
+
+async def _collect_often(catalog: Catalog, settings: Settings) -> None:
+    while True:
+        try:
+            await collect(catalog, settings)
+        except (LaminaError, OSError):
+            _log.exception("garbage could not be collected")
+        await asyncio.sleep(settings.collect_every_s)
+
+
+async def collect(catalog: Catalog, settings: Settings, *, dry_run: bool = False) -> tuple[int, int]:
+    """Collect all garbage, in steps that others can write between; returns how many blobs, and their bytes."""
+    blobs = freed = 0
+    if not dry_run:
+        await catalog.forget_uploads(time.time() - settings.stale_upload_s)
+    at_once = sys.maxsize if dry_run else _COLLECTED_AT_ONCE
+    while True:
+        found = await catalog.collect(time.time() - settings.unused_s, at_once, dry_run=dry_run)
+        blobs, freed = blobs + len(found.blobs), freed + found.freed_bytes
+        if dry_run or not (found.links or found.blobs):
+            return blobs, freed
+
+
+async def _collect_once(arguments: argparse.Namespace) -> int:
+    settings = _settings(arguments)
+    _, catalog, database = await _open(settings)
+    try:
+        blobs, freed = await collect(catalog, settings, dry_run=arguments.dry_run)
+    finally:
+        await database.close()
+    print(f"{'would remove' if arguments.dry_run else 'removed'} {blobs} blobs, {freed} bytes")
+    return 0
+
+
+def _settings(arguments: argparse.Namespace) -> Settings:
+    anonymous: Anonymous = arguments.anonymous or ("none" if arguments.htpasswd else "push")
+    return Settings(
+        root=arguments.root,
+        passwords=arguments.htpasswd,
+        anonymous=anonymous,
+        deletes=not arguments.no_deletes,
+        blob_limit=arguments.max_blob_size,
+        manifest_limit=arguments.max_manifest_size,
+        unused_s=arguments.keep_unused,
+        stale_upload_s=arguments.keep_uploads,
+        collect_every_s=arguments.collect_every,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    defaults = Settings(Path("/var/lib/lamina-registry"))
+    parser = argparse.ArgumentParser(prog="lamina registry serve", description="Serve a registry in the foreground.")
+    parser.add_argument(
+        "--root", type=Path, default=defaults.root, help="where everything is kept (default %(default)s)"
+    )
+    parser.add_argument(
+        "--listen", default="127.0.0.1:5000", metavar="HOST:PORT", help="where to listen (default %(default)s)"
+    )
+    parser.add_argument(
+        "--processes", type=int, default=1, help="how many processes serve, which share the storage (default 1)"
+    )
+    parser.add_argument("--tls-cert", type=Path, help="the server's certificate; without one it speaks HTTP")
+    parser.add_argument("--tls-key", type=Path, help="its key")
+    parser.add_argument("--htpasswd", type=Path, help="names and bcrypt hashes of who may do everything")
+    parser.add_argument(
+        "--anonymous",
+        choices=("none", "pull", "push"),
+        help="what may be done without a name (default: everything, with --htpasswd nothing)",
+    )
+    parser.add_argument("--no-deletes", action="store_true", help="let nothing be removed by clients")
+    parser.add_argument("--max-blob-size", type=int, default=defaults.blob_limit, metavar="BYTES")
+    parser.add_argument("--max-manifest-size", type=int, default=defaults.manifest_limit, metavar="BYTES")
+    parser.add_argument(
+        "--keep-unused",
+        type=float,
+        default=defaults.unused_s,
+        metavar="SECONDS",
+        help="how long a blob is kept that no manifest needs (default %(default).0f)",
+    )
+    parser.add_argument(
+        "--keep-uploads",
+        type=float,
+        default=defaults.stale_upload_s,
+        metavar="SECONDS",
+        help="how long an upload is kept that does not grow (default %(default).0f)",
+    )
+    parser.add_argument(
+        "--collect-every",
+        type=float,
+        default=defaults.collect_every_s,
+        metavar="SECONDS",
+        help="how often garbage is collected while serving, 0 for never (default %(default).0f)",
+    )
+    parser.add_argument(
+        "--garbage-collect", action="store_true", help="collect garbage once, also beside a server, and exit"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="with --garbage-collect: only tell what would go")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

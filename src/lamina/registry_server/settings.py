@@ -1,0 +1,27 @@
+"""How a registry's server is set up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lamina.registry_server.access import Anonymous
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Times are in seconds, sizes in bytes.
+
+    *unused_s* is how long a blob is kept that no manifest needs, *stale_upload_s* how long an upload that does not grow;
+    *collect_every_s* is how often garbage is collected, 0 for never.
+    """
+
+    root: Path
+    passwords: Path | None = None
+    anonymous: Anonymous = "push"
+    deletes: bool = True
+    blob_limit: int = 100 << 30
+    manifest_limit: int = 4 << 20
+    unused_s: float = 86400.0
+    stale_upload_s: float = 7 * 86400.0
+    collect_every_s: float = 3600.0

@@ -1,0 +1,381 @@
+"""``lamina registry serve`` by the letter of the distribution-spec, and with the clients that others wrote."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import urllib3
+
+import registries
+from conftest import Daemon
+from registries import OwnRegistry, htpasswd_line, serving_own
+
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+EMPTY = {"mediaType": "application/vnd.oci.empty.v1+json", "size": 2}
+
+
+def digest(data: bytes, algorithm: str = "sha256") -> str:
+    return f"{algorithm}:{hashlib.new(algorithm, data).hexdigest()}"
+
+
+@dataclass
+class Api:
+    """Raw requests to a registry."""
+
+    host: str
+    authorization: str = ""
+
+    def __post_init__(self) -> None:
+        self._pool = urllib3.PoolManager(retries=False)
+
+    def ask(self, method: str, path: str, body: Any = None, **headers: str) -> urllib3.BaseHTTPResponse:
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        if self.authorization:
+            sent["Authorization"] = self.authorization
+        url = path if path.startswith("http") else f"http://{self.host}{path}"
+        return self._pool.request(method, url, body=body, headers=sent, redirect=False, timeout=20)
+
+    def upload(self, name: str, data: bytes, algorithm: str = "sha256") -> str:
+        """Store a blob; returns its digest."""
+        begun = self.ask("POST", f"/v2/{name}/blobs/uploads/")
+        assert begun.status == 202
+        done = self.ask("PUT", f"{begun.headers['Location']}?digest={digest(data, algorithm)}", data)
+        assert done.status == 201, done.data
+        return digest(data, algorithm)
+
+    def manifest(self, name: str, reference: str, **fields: Any) -> tuple[str, bytes]:
+        """Store a manifest with an empty config and one layer; returns its digest and bytes."""
+        config, layer = self.upload(name, b"{}"), self.upload(name, f"layer of {name}".encode())
+        document = {
+            "schemaVersion": 2,
+            "mediaType": OCI_MANIFEST,
+            "config": {**EMPTY, "digest": config},
+            "layers": [{"mediaType": "application/octet-stream", "digest": layer, "size": len(f"layer of {name}")}],
+            **fields,
+        }
+        data = json.dumps(document).encode()
+        put = self.ask("PUT", f"/v2/{name}/manifests/{reference}", data, Content_Type=OCI_MANIFEST)
+        assert put.status == 201, put.data
+        return digest(data), data
+
+
+def code(response: urllib3.BaseHTTPResponse) -> str:
+    return str(json.loads(response.data)["errors"][0]["code"])
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnRegistry]:
+    with serving_own(tmp_path_factory.mktemp("own-registry")) as made:
+        yield made
+
+
+@pytest.fixture
+def api(own: OwnRegistry) -> Api:
+    return Api(own.host)
+
+
+def test_what_it_is(api: Api) -> None:
+    assert (api.ask("GET", "/v2/").status, api.ask("GET", "/v2").status) == (200, 200)
+    assert api.ask("GET", "/healthz").status == 200
+    assert api.ask("GET", "/nothing").status == 404
+
+
+@pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
+def test_a_blob_in_one_request(api: Api, algorithm: str) -> None:
+    data = b"monolithic " + algorithm.encode()
+    name = digest(data, algorithm)
+    posted = api.ask("POST", f"/v2/one/request/blobs/uploads/?digest={name}", data)
+    assert posted.status == 201
+    assert posted.headers["Docker-Content-Digest"] == name
+    got = api.ask("GET", f"/v2/one/request/blobs/{name}")
+    assert (got.status, got.data) == (200, data)
+    head = api.ask("HEAD", f"/v2/one/request/blobs/{name}")
+    assert (head.status, head.headers["Content-Length"]) == (200, str(len(data)))
+
+
+def test_a_blob_in_chunks(api: Api) -> None:
+    begun = api.ask("POST", "/v2/chunks/blobs/uploads/")
+    assert (begun.status, begun.headers["Range"]) == (202, "0-0")
+    place = begun.headers["Location"]
+    first = api.ask("PATCH", place, b"01234", Content_Range="0-4")
+    assert (first.status, first.headers["Range"]) == (202, "0-4")
+    wrong = api.ask("PATCH", place, b"9", Content_Range="9-9")
+    assert (wrong.status, code(wrong)) == (416, "RANGE_INVALID")
+    state = api.ask("GET", place)
+    assert (state.status, state.headers["Range"]) == (204, "0-4")
+    second = api.ask("PATCH", first.headers["Location"], iter([b"56", b"78"]))
+    assert second.headers["Range"] == "0-8"
+    done = api.ask("PUT", f"{place}?digest={digest(b'0123456789')}", b"9", Content_Range="9-9")
+    assert done.status == 201
+    assert api.ask("GET", f"/v2/chunks/blobs/{digest(b'0123456789')}").data == b"0123456789"
+    assert api.ask("GET", place).status == 404
+
+
+def test_an_upload_with_the_wrong_digest_leaves_nothing(api: Api, own: OwnRegistry) -> None:
+    place = api.ask("POST", "/v2/wrong/blobs/uploads/").headers["Location"]
+    put = api.ask("PUT", f"{place}?digest={digest(b'other')}", b"bytes")
+    assert (put.status, code(put)) == (400, "DIGEST_INVALID")
+    assert api.ask("GET", place).status == 404
+    assert api.ask("HEAD", f"/v2/wrong/blobs/{digest(b'other')}").status == 404
+    cancelled = api.ask("POST", "/v2/wrong/blobs/uploads/").headers["Location"]
+    assert api.ask("DELETE", cancelled).status == 204
+    assert code(api.ask("PATCH", cancelled, b"x")) == "BLOB_UPLOAD_UNKNOWN"
+    assert list((own.root / "uploads").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "expected"),
+    [
+        ("bytes=0-3", 206, b"0123"),
+        ("bytes=4-", 206, b"456789"),
+        ("bytes=-2", 206, b"89"),
+        ("bytes=8-100", 206, b"89"),
+        ("bytes=10-", 416, None),
+        ("bytes=0-1,4-5", 200, b"0123456789"),
+        ("lines=1-2", 200, b"0123456789"),
+    ],
+)
+def test_parts_of_a_blob(api: Api, asked: str, status: int, expected: bytes | None) -> None:
+    name = api.upload("parts", b"0123456789")
+    got = api.ask("GET", f"/v2/parts/blobs/{name}", Range=asked)
+    assert got.status == status
+    if expected is not None:
+        assert got.data == expected
+    if status == 206:
+        start = b"0123456789".index(expected or b"")
+        assert got.headers["Content-Range"] == f"bytes {start}-{start + len(expected or b'') - 1}/10"
+
+
+def test_a_blob_is_stored_once_and_mounted(api: Api, own: OwnRegistry) -> None:
+    name = api.upload("mount/from", b"mounted bytes")
+    before = own.blobs()
+    mounted = api.ask("POST", f"/v2/mount/to/blobs/uploads/?mount={name}&from=mount/from")
+    assert (mounted.status, mounted.headers["Docker-Content-Digest"]) == (201, name)
+    assert api.ask("GET", f"/v2/mount/to/blobs/{name}").data == b"mounted bytes"
+    other = api.ask("POST", f"/v2/mount/to/blobs/uploads/?mount={digest(b'no such')}&from=mount/from")
+    assert other.status == 202
+    api.ask("DELETE", other.headers["Location"])
+    api.upload("mount/third", b"mounted bytes")
+    assert own.blobs() == before
+    assert api.ask("GET", f"/v2/mount/fourth/blobs/{name}").status == 404
+
+
+def test_manifests_by_tag_and_digest(api: Api) -> None:
+    name, data = api.manifest("manifests", "v1")
+    for reference in ("v1", name):
+        got = api.ask("GET", f"/v2/manifests/manifests/{reference}")
+        assert (got.status, got.data, got.headers["Content-Type"]) == (200, data, OCI_MANIFEST)
+        assert got.headers["Docker-Content-Digest"] == name
+        head = api.ask("HEAD", f"/v2/manifests/manifests/{reference}")
+        assert (head.status, head.headers["Content-Length"]) == (200, str(len(data)))
+    assert code(api.ask("GET", "/v2/manifests/manifests/v2")) == "MANIFEST_UNKNOWN"
+    assert code(api.ask("GET", "/v2/nosuch/manifests/v2")) == "NAME_UNKNOWN"
+    wrong = api.ask("PUT", f"/v2/manifests/manifests/{digest(b'x')}", data, Content_Type=OCI_MANIFEST)
+    assert code(wrong) == "DIGEST_INVALID"
+    sha512 = digest(data, "sha512")
+    assert api.ask("PUT", f"/v2/manifests/manifests/{sha512}", data, Content_Type=OCI_MANIFEST).status == 201
+    assert api.ask("GET", f"/v2/manifests/manifests/{sha512}").data == data
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"no json", "MANIFEST_INVALID"),
+        (b"{}", "MANIFEST_INVALID"),
+        (b'{"schemaVersion": 1}', "MANIFEST_INVALID"),
+        (b'{"schemaVersion": 2, "config": {"digest": "nonsense"}, "layers": []}', "MANIFEST_INVALID"),
+        (b'{"schemaVersion": 2, "config": {"digest": "sha256:' + b"0" * 64 + b'"}}', "MANIFEST_BLOB_UNKNOWN"),
+        (b'{"schemaVersion": 2, "manifests": [], "layers": []}', "MANIFEST_INVALID"),
+        (b"[" * 100_000, "MANIFEST_INVALID"),
+        (b" " * (5 << 20), "SIZE_INVALID"),
+    ],
+)
+def test_manifests_that_are_none_are_refused(api: Api, data: bytes, expected: str) -> None:
+    put = api.ask("PUT", "/v2/refused/manifests/v1", data, Content_Type=OCI_MANIFEST)
+    assert code(put) == expected
+    assert api.ask("GET", "/v2/refused/manifests/v1").status == 404
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "expected"),
+    [
+        ("GET", "/v2/UPPER/manifests/v1", "NAME_INVALID"),
+        ("POST", "/v2/a//b/blobs/uploads/", "NAME_INVALID"),
+        ("GET", "/v2/a/blobs/sha256:short", "DIGEST_INVALID"),
+        ("GET", "/v2/a/blobs/..%2f..%2fregistry.db", "UNSUPPORTED"),
+        ("PATCH", "/v2/a/blobs/uploads/..%2fx", "UNSUPPORTED"),
+        ("PATCH", "/v2/a/blobs/uploads/nosuch", "BLOB_UPLOAD_UNKNOWN"),
+        ("POST", "/v2/a/manifests/v1", "UNSUPPORTED"),
+        ("GET", "/v2/a/tags/list?n=many", "PAGINATION_NUMBER_INVALID"),
+    ],
+)
+def test_requests_that_make_no_sense_are_refused(api: Api, method: str, path: str, expected: str) -> None:
+    answer = api.ask(method, path)
+    assert 400 <= answer.status < 500
+    assert code(answer) == expected
+
+
+def test_tags_page_by_page(api: Api) -> None:
+    for tag in ("b", "a", "c", "B"):
+        api.manifest("paged", tag)
+    assert json.loads(api.ask("GET", "/v2/paged/tags/list").data) == {"name": "paged", "tags": ["B", "a", "b", "c"]}
+    first = api.ask("GET", "/v2/paged/tags/list?n=3")
+    assert json.loads(first.data)["tags"] == ["B", "a", "b"]
+    path = first.headers["Link"].partition(">")[0].removeprefix("<")
+    second = api.ask("GET", path)
+    assert json.loads(second.data)["tags"] == ["c"]
+    assert "Link" not in second.headers
+    assert json.loads(api.ask("GET", "/v2/paged/tags/list?n=0").data)["tags"] == []
+    assert "paged" in json.loads(api.ask("GET", "/v2/_catalog").data)["repositories"]
+
+
+def test_referrers_with_their_types(api: Api) -> None:
+    name, data = api.manifest("referred", "v1")
+    subject = {"mediaType": OCI_MANIFEST, "digest": name, "size": len(data)}
+    config, layer = api.upload("referred", b"{}"), api.upload("referred", b"layer of referred")
+    for kind in ("signature", "sbom"):
+        document = {
+            "schemaVersion": 2,
+            "mediaType": OCI_MANIFEST,
+            "artifactType": f"application/{kind}",
+            "config": {**EMPTY, "digest": config},
+            "layers": [{"mediaType": "text/plain", "digest": layer, "size": 1}],
+            "subject": subject,
+            "annotations": {"of": kind},
+        }
+        body = json.dumps(document).encode()
+        put = api.ask("PUT", f"/v2/referred/manifests/{digest(body)}", body, Content_Type=OCI_MANIFEST)
+        assert (put.status, put.headers["OCI-Subject"]) == (201, name)
+    found = api.ask("GET", f"/v2/referred/referrers/{name}")
+    assert found.headers["Content-Type"] == OCI_INDEX
+    entries = json.loads(found.data)["manifests"]
+    assert sorted(entry["annotations"]["of"] for entry in entries) == ["sbom", "signature"]
+    filtered = api.ask("GET", f"/v2/referred/referrers/{name}?artifactType=application/sbom")
+    assert filtered.headers["OCI-Filters-Applied"] == "artifactType"
+    assert [entry["artifactType"] for entry in json.loads(filtered.data)["manifests"]] == ["application/sbom"]
+    none = api.ask("GET", f"/v2/referred/referrers/{digest(b'nothing')}")
+    assert (none.status, json.loads(none.data)["manifests"]) == (200, [])
+
+
+def test_an_index_needs_its_manifests(api: Api) -> None:
+    name, data = api.manifest("indexed", "amd64")
+    entry = {"mediaType": OCI_MANIFEST, "digest": name, "size": len(data)}
+    good = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry]}).encode()
+    bad = json.dumps({"schemaVersion": 2, "manifests": [{**entry, "digest": digest(b"no")}]}).encode()
+    assert api.ask("PUT", "/v2/indexed/manifests/all", good, Content_Type=OCI_INDEX).status == 201
+    assert code(api.ask("PUT", "/v2/indexed/manifests/bad", bad, Content_Type=OCI_INDEX)) == "MANIFEST_BLOB_UNKNOWN"
+
+
+def test_tags_manifests_and_blobs_are_deleted(api: Api) -> None:
+    name, _ = api.manifest("deleted", "one")
+    api.ask(
+        "PUT", "/v2/deleted/manifests/two", api.ask("GET", "/v2/deleted/manifests/one").data, Content_Type=OCI_MANIFEST
+    )
+    assert api.ask("DELETE", "/v2/deleted/manifests/one").status == 202
+    assert json.loads(api.ask("GET", "/v2/deleted/tags/list").data)["tags"] == ["two"]
+    assert api.ask("DELETE", f"/v2/deleted/manifests/{name}").status == 202
+    assert json.loads(api.ask("GET", "/v2/deleted/tags/list").data)["tags"] == []
+    assert api.ask("DELETE", f"/v2/deleted/manifests/{name}").status == 404
+    blob = digest(b"layer of deleted")
+    assert api.ask("DELETE", f"/v2/deleted/blobs/{blob}").status == 202
+    assert api.ask("GET", f"/v2/deleted/blobs/{blob}").status == 404
+    assert code(api.ask("DELETE", f"/v2/deleted/blobs/{blob}")) == "BLOB_UNKNOWN"
+
+
+def test_metrics_tell_of_requests(api: Api) -> None:
+    api.upload("metered", b"x" * 1000)
+    text = api.ask("GET", "/metrics").data.decode()
+    assert 'lamina_registry_requests_total{kind="uploads",method="PUT",status="201"}' in text
+    assert "lamina_registry_blob_bytes_total" in text
+    assert "\nlamina_registry_blob " in text
+
+
+def test_who_may_do_what(tmp_path: Path) -> None:
+    passwords = tmp_path / "htpasswd"
+    passwords.write_text(htpasswd_line())
+    pair = base64.b64encode(f"{registries.USER}:{registries.PASSWORD}".encode()).decode()
+    with serving_own(tmp_path / "guarded", "--htpasswd", str(passwords), "--anonymous", "pull") as guarded:
+        known, nobody = Api(guarded.host, f"Basic {pair}"), Api(guarded.host)
+        known.manifest("kept", "v1")
+        assert nobody.ask("GET", "/v2/kept/manifests/v1").status == 200
+        refused = nobody.ask("POST", "/v2/kept/blobs/uploads/")
+        assert (refused.status, code(refused)) == (401, "UNAUTHORIZED")
+        assert refused.headers["WWW-Authenticate"].startswith("Basic ")
+        wrong = Api(guarded.host, "Basic " + base64.b64encode(b"somebody:wrong").decode())
+        assert wrong.ask("GET", "/v2/kept/manifests/v1").status == 401
+        passwords.write_text("")
+        os.utime(passwords, ns=(1, 1))
+        assert known.ask("POST", "/v2/kept/blobs/uploads/").status == 401
+    with serving_own(tmp_path / "closed", "--htpasswd", str(passwords)) as closed:
+        assert Api(closed.host).ask("GET", "/v2/").status == 401
+
+
+def test_several_processes_share_one_storage(tmp_path: Path) -> None:
+    with serving_own(tmp_path / "shared", "--processes", "3") as shared:
+        place = Api(shared.host).ask("POST", "/v2/shared/blobs/uploads/").headers["Location"]
+        for number in range(10):
+            sent = Api(shared.host).ask("PATCH", place, bytes([number]), Content_Range=f"{number}-{number}")
+            assert sent.status == 202, sent.data
+        name = digest(bytes(range(10)))
+        assert Api(shared.host).ask("PUT", f"{place}?digest={name}").status == 201
+        for _ in range(10):
+            assert Api(shared.host).ask("GET", f"/v2/shared/blobs/{name}").data == bytes(range(10))
+        assert shared.process is not None
+        children = Path(f"/proc/{shared.process.pid}/task/{shared.process.pid}/children").read_text().split()
+        assert len(children) == 2
+        shared.kill()
+        registries_ended = [pid for pid in children if _ends(pid)]
+        assert registries_ended == children
+
+
+def _ends(pid: str) -> bool:
+    from waiting import wait_until
+
+    wait_until(lambda: not Path(f"/proc/{pid}").exists(), "a process outlives the first one")
+    return True
+
+
+@pytest.mark.parametrize("cli", ["docker", "lamina"])
+def test_images_go_and_come(daemon: Daemon, own: OwnRegistry, context: Path, cli: str) -> None:
+    command = daemon.docker_ok if cli == "docker" else daemon.lamina_ok
+    name = f"{own.host}/images/{cli}:1"
+    (context / "Dockerfile").write_text(f"FROM busybox\nRUN echo {cli} > /text\n")
+    daemon.docker_ok("build", "-q", "-t", name, context)
+    command("push", name)
+    daemon.docker_ok("rmi", name)
+    command("pull", name)
+    assert daemon.docker_ok("run", "--rm", "--network", "none", name, "cat", "/text") == cli
+    assert name.partition(":1")[0] in daemon.docker_ok("search", f"{own.host}/images")
+
+
+@pytest.mark.parametrize("form", ["v2s2", "oci"])
+def test_skopeo_and_podman_are_served(
+    daemon: Daemon, own: OwnRegistry, tmp_path: Path, form: str, podman_root: Path
+) -> None:
+    daemon.docker_ok("save", "-o", tmp_path / "busybox.tar", "busybox")
+    name = f"{own.host}/skopeo/{form}:1"
+    argv = ["skopeo", "copy", "--dest-tls-verify=false", f"--format={form}", f"docker-archive:{tmp_path}/busybox.tar"]
+    subprocess.run([*argv, f"docker://{name}"], check=True, capture_output=True)
+    tags = subprocess.run(
+        ["skopeo", "list-tags", "--tls-verify=false", f"docker://{own.host}/skopeo/{form}"],
+        check=True,
+        capture_output=True,
+    )
+    assert json.loads(tags.stdout)["Tags"] == ["1"]
+    podman = ["podman", "--root", f"{podman_root}/root", "--runroot", f"{podman_root}/run", "--storage-driver", "vfs"]
+    subprocess.run([*podman, "pull", "-q", "--tls-verify=false", name], check=True, capture_output=True)
+    subprocess.run([*podman, "tag", name, f"{name}-podman"], check=True, capture_output=True)
+    subprocess.run([*podman, "push", "-q", "--tls-verify=false", f"{name}-podman"], check=True, capture_output=True)
+    daemon.docker_ok("pull", f"{name}-podman")
+    assert daemon.docker_ok("run", "--rm", "--network", "none", f"{name}-podman", "echo", "served") == "served"
+    subprocess.run(["skopeo", "delete", "--tls-verify=false", f"docker://{name}"], check=True, capture_output=True)
