@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import random
 import shutil
 import subprocess
@@ -21,6 +23,7 @@ class Corpus:
 
     ``context`` is a build context of 5,000 small files and one of 200 MB, with a Dockerfile of 18 instructions; ``large_context`` is one
     of a file of 2 GB, ``slow_context`` has a Dockerfile of two stages that sleep for five seconds each and do not need each other.
+    ``archive`` is the image of ``big`` as docker saves it.
     """
 
     busybox: Path
@@ -28,6 +31,7 @@ class Corpus:
     context: Path
     large_context: Path
     slow_context: Path
+    archive: Path
 
     @classmethod
     def make(cls, directory: Path) -> Corpus:
@@ -39,6 +43,7 @@ class Corpus:
             directory / "context",
             directory / "large",
             directory / "slow",
+            directory / "archive.tar",
         )
         _make_context(corpus.context)
         _make_large_context(corpus.large_context)
@@ -48,6 +53,7 @@ class Corpus:
         with tarfile.open(corpus.big, "w", format=tarfile.GNU_FORMAT) as tar:
             _add_busybox(tar)
             _add_files(tar)
+        _make_archive(corpus.big, corpus.archive)
         return corpus
 
 
@@ -86,6 +92,20 @@ def _make_slow_context(directory: Path) -> None:
         "FROM busybox AS one\nRUN sleep 5; echo 1 > /one\n"
         "FROM busybox\nRUN sleep 5; echo 2 > /two\nCOPY --from=one /one /one\n"
     )
+
+
+def _make_archive(layer: Path, target: Path) -> None:
+    """A docker archive whose one layer is a tar."""
+    with open(layer, "rb") as file:
+        diff_id = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+    config = {"architecture": "amd64", "os": "linux", "config": {"Cmd": ["sh"]}}
+    document = json.dumps({**config, "rootfs": {"type": "layers", "diff_ids": [diff_id]}, "history": []}).encode()
+    name = f"{hashlib.sha256(document).hexdigest()}.json"
+    entry = {"Config": name, "RepoTags": ["big:latest"], "Layers": ["layer.tar"]}
+    with tarfile.open(target, "w", format=tarfile.GNU_FORMAT) as tar:
+        _add(tar, name, tarfile.REGTYPE, document)
+        tar.add(layer, "layer.tar")
+        _add(tar, "manifest.json", tarfile.REGTYPE, json.dumps([entry]).encode())
 
 
 def _add_busybox(tar: tarfile.TarFile) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from bench import many, traffic
+from bench import exchange, many, traffic
 from bench.corpus import Corpus
 from bench.engines import Engine
 from bench.host import settle
@@ -210,6 +210,32 @@ ROWS = (
         1,
         _copy_memory,
         unit="bytes",
+    ),
+    Row("pull", "`pull` of 1.25 GB, 42,000 files, 430 MB of gzip", 3.0, _LONG, exchange.pull),
+    Row("push", "`push` of the same, nothing there yet", 4.0, _LONG, exchange.push),
+    Row("load", "`load` of its archive", 2.5, _LONG, exchange.load),
+    Row("save", "`save` of it", 2.0, _LONG, exchange.save),
+    Row("pull-memory", "the engine's peak memory during that `pull`", 200 << 20, 1, exchange.pull_memory, unit="bytes"),
+    *(
+        Row(
+            f"registry-{what}-{clients}",
+            f"registry: {title}, {clients} client{'s' if clients > 1 else ''}",
+            goal,
+            _LONG,
+            exchange.registry(what, clients, times),
+        )
+        for what, title, clients, times, goal in (
+            ("manifest", "1,000 manifests", 1, 1000, 1.5),
+            ("manifest", "60 manifests each", 32, 60, 1.7),
+            ("pull-1", "200 blobs of 1 MB", 1, 200, 0.6),
+            ("pull-1", "15 blobs of 1 MB each", 32, 15, 1.1),
+            ("pull-100", "10 blobs of 100 MB", 1, 10, 0.5),
+            ("pull-100", "a blob of 100 MB each", 32, 1, 1.5),
+            ("push-1", "push of 50 blobs of 1 MB", 1, 50, 0.5),
+            ("push-1", "push of 5 blobs of 1 MB each", 32, 5, 1.7),
+            ("push-100", "push of 3 blobs of 100 MB", 1, 3, 1.3),
+            ("push-100", "push of a blob of 100 MB each", 32, 1, 12.0),
+        )
     ),
     Row("import-run", "`import` and the first `run` of it", 3.0, _LONG, _import_and_run),
 )

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ from pathlib import Path
 
 import bcrypt
 import pytest
+
+from lamina.oci.digest import Digest
 
 START_TIMEOUT_S = 20
 LAMINA = str(Path(sys.executable).with_name("lamina"))
@@ -152,3 +155,11 @@ def serving_own(directory: Path, *options: str) -> Iterator[OwnRegistry]:
     finally:
         if made.process is not None and made.process.poll() is None:
             made.stop()
+
+
+def put_manifest(host: str, path: str, media_type: str, document: object) -> Digest:
+    """Put a manifest into a registry, at ``REPOSITORY/manifests/REFERENCE``; returns its digest."""
+    data = json.dumps(document).encode()
+    request = urllib.request.Request(f"http://{host}/v2/{path}", data, {"Content-Type": media_type}, method="PUT")
+    with urllib.request.urlopen(request, timeout=20):
+        return Digest.of(data)

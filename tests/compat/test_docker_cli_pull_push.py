@@ -14,7 +14,7 @@ import pytest
 
 import registries
 from conftest import Daemon, serving
-from registries import PASSWORD, USER, Registry
+from registries import PASSWORD, USER, Registry, put_manifest
 from token_server import TokenServer, giving_tokens
 from troubled import troubled
 
@@ -204,11 +204,8 @@ def test_of_an_index_the_platform_is_chosen(daemon: Daemon, registry: Registry, 
     for entry, architecture in zip(index["manifests"], ("amd64", "arm64"), strict=True):
         entry["platform"] = {"os": "linux", "architecture": architecture}
         entry.pop("annotations")
-    data = json.dumps({**index, "mediaType": "application/vnd.oci.image.index.v1+json"}).encode()
-    (tmp_path / "index.json").write_bytes(data)
-    argv = ["curl", "-sf", "-X", "PUT", "-H", "Content-Type: application/vnd.oci.image.index.v1+json"]
-    argv += ["--data-binary", f"@{tmp_path}/index.json", f"http://{registry.host}/v2/many/platforms/manifests/all"]
-    subprocess.run(argv, check=True)
+    media_type = "application/vnd.oci.image.index.v1+json"
+    put_manifest(registry.host, "many/platforms/manifests/all", media_type, {**index, "mediaType": media_type})
     name = f"{registry.host}/many/platforms:all"
     for platform, expected in ((None, "amd64"), ("linux/arm64", "arm64"), ("linux/amd64", "amd64")):
         daemon.docker_ok("pull", *(["--platform", platform] if platform else []), name)

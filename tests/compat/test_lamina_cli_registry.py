@@ -13,7 +13,7 @@ import pytest
 import registries
 from conftest import LAMINA, Daemon, serving
 from lamina.oci.digest import Digest
-from registries import Registry
+from registries import Registry, put_manifest
 from troubled import troubled
 
 
@@ -30,14 +30,6 @@ def push(daemon: Daemon, context: Path, name: str, *lines: str) -> str:
     daemon.docker_ok("build", "-q", "-t", name, context)
     daemon.docker_ok("push", name)
     return name
-
-
-def put(host: str, path: str, media_type: str, document: object) -> Digest:
-    """Put a manifest into a registry; returns its digest."""
-    data = json.dumps(document).encode()
-    argv = ["curl", "-sf", "-X", "PUT", "-H", f"Content-Type: {media_type}", "--data-binary", "@-"]
-    subprocess.run([*argv, f"http://{host}/v2/{path}"], input=data, check=True, capture_output=True)
-    return Digest.of(data)
 
 
 def test_ls_tags_inspect_and_rm(daemon: Daemon, registry: Registry, context: Path) -> None:
@@ -81,9 +73,9 @@ def test_a_copy_is_byte_for_byte_and_has_its_referrers(
         "mediaType": index_type,
         "manifests": [{**entry, "platform": platform} for platform in platforms],
     }
-    indexed = put(registry.host, "copied/image/manifests/all", index_type, index)
+    indexed = put_manifest(registry.host, "copied/image/manifests/all", index_type, index)
     signature = {**manifest, "subject": entry, "artifactType": "application/x-signature", "layers": []}
-    signed = put(registry.host, "copied/image/manifests/signature", manifest["mediaType"], signature)
+    signed = put_manifest(registry.host, "copied/image/manifests/signature", manifest["mediaType"], signature)
     listed = {
         "mediaType": manifest["mediaType"],
         "digest": signed,
@@ -91,7 +83,7 @@ def test_a_copy_is_byte_for_byte_and_has_its_referrers(
         "artifactType": "application/x-signature",
     }
     tag = f"sha256-{digest.hex}"  # the tag schema: docker-registry 2.8 knows no referrers
-    put(registry.host, f"copied/image/manifests/{tag}", index_type, {**index, "manifests": [listed]})
+    put_manifest(registry.host, f"copied/image/manifests/{tag}", index_type, {**index, "manifests": [listed]})
     with registries.serving(tmp_path / "other") as other:
         layout = f"oci:{tmp_path}/layout:all"
         places = [(f"{registry.host}/copied/image:all", layout), (layout, f"{other.host}/back/again:all")]

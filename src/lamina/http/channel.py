@@ -20,6 +20,7 @@ _READ_HIGH_WATER = 1 << 20
 _READ_LOW_WATER = 256 << 10
 _WRITE_HIGH_WATER = 256 << 10
 _LINGER_S = 1.0
+_LARGE_FILE_BYTES = 4 << 20
 
 
 class ClientGone(ConnectionError):
@@ -89,6 +90,8 @@ class Channel(asyncio.Protocol):
         """Send a part of a file, without its bytes coming through this process (sendfile(2)). Raises ClientGone."""
         if self._lost.is_set() or self._transport.is_closing():
             raise ClientGone("the client closed the connection")
+        if length > _LARGE_FILE_BYTES:  # the kernel has more to send each time before this process is asked again
+            self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LARGE_FILE_BYTES)
         try:
             await asyncio.get_running_loop().sendfile(self._transport, file, offset, length)
         except (ConnectionError, RuntimeError) as error:

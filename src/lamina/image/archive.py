@@ -73,7 +73,7 @@ def unpack(source_fd: int, staging: Path, limits: Limits) -> Unpacked:
     with open_decompressed(source_fd) as opened:
         stream = _Bounded(opened, limits.tar_bytes * _MAXIMUM_LAYERS)
         try:
-            with tarfile.open(fileobj=stream, mode="r|") as archive:
+            with tarfile.open(fileobj=stream, mode="r|", bufsize=_COPY_BYTES) as archive:
                 for count, member in enumerate(archive):
                     if count >= _MAXIMUM_ENTRIES:
                         raise InvalidArchive(f"it has more than {_MAXIMUM_ENTRIES} entries")
