@@ -223,7 +223,7 @@ class Copy(Instruction):
             "sources": tuple(s if s.startswith("<<") else expand(s) for s in self.sources),  # type: ignore[attr-defined]
             "exclude": tuple(expand(e) for e in self.exclude),  # type: ignore[attr-defined]
             "heredocs": tuple(
-                dataclasses.replace(h, text=expand_text(h.text, env), expand=False) if h.expand else h
+                dataclasses.replace(h, text=expand_text(h.text, env, escape), expand=False) if h.expand else h
                 for h in self.heredocs  # type: ignore[attr-defined]
             ),
         }
