@@ -142,12 +142,6 @@ class Arg(Instruction):
 
     pairs: tuple[tuple[str, str | None], ...]
 
-    def expanded(self, env: Mapping[str, str], escape: str = "\\") -> Arg:
-        pairs = [
-            (expand_word(k, env, escape), None if v is None else expand_word(v, env, escape)) for k, v in self.pairs
-        ]
-        return dataclasses.replace(self, pairs=tuple(pairs))
-
 
 @dataclass(frozen=True, kw_only=True)
 class _Words(Instruction):

@@ -265,7 +265,6 @@ def test_a_working_directory_may_hold_blanks() -> None:
         ("FROM --platform=$x a", "platform", "value"),
         ("ENV $x=$two b='$x'", "pairs", (("value", "a b"), ("b", "$x"))),
         ('LABEL a="$two"', "pairs", (("a", "a b"),)),
-        ("ARG a=$x b", "pairs", (("a", "value"), ("b", None))),
         ("EXPOSE $two 80", "words", ("a", "b", "80")),
         ("VOLUME $two /x", "words", ("a b", "/x")),
         ('VOLUME ["/a b"]', "words", ("/a b",)),
