@@ -63,6 +63,8 @@ def test_an_image_is_copied_from_under_another_name(daemon: Daemon, context: Pat
         ("x=/does/not/exist", "not found"),
         ("x=image://no-such-image", "No such image"),
         ("x=ftp://h/f", "invalid source"),
+        ("x=oci-layout:///d:latest", "build context x: oci-layout:// is not supported by lamina"),
+        ("x=target:base", "build context x: target: is not supported by lamina"),
     ],
 )
 def test_a_context_that_is_not_there_is_told(daemon: Daemon, context: Path, given: str, reason: str) -> None:
