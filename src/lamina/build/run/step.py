@@ -156,14 +156,17 @@ class RunStep:
         if mount.kind not in ("bind", "cache") or (mount.kind == "cache" and not mount.from_):
             return PlacedMount(mount, target)
         source = source_of[mount.from_] if mount.from_ else context
-        is_root = source.diff_ids is not None
         found = await asyncio.to_thread(find_path, source, mount.source, "RUN --mount")
-        if source.diff_ids is not None and not found.path:
-            return PlacedMount(mount, target, source.diff_ids, files=str(chain_id(source.diff_ids)))
+        diff_ids = source.diff_ids
+        if diff_ids is not None and not found.path:
+            return PlacedMount(mount, target, diff_ids, files=str(chain_id(diff_ids)))
         plan = CopyPlan(MergedTree(), Ownership())
-        is_file = not found.node.is_directory
-        await asyncio.to_thread(plan.add_from, source, [found], "/", into_directory=is_file, keep_owner=is_root)
-        return PlacedMount(mount, target, source.diff_ids, plan.items, is_file, await name_plan(plan))
+        is_file, keep_owner = not found.node.is_directory, diff_ids is not None
+        await asyncio.to_thread(plan.add_from, source, [found], "/", into_directory=is_file, keep_owner=keep_owner)
+        files = await name_plan(plan)
+        if diff_ids is not None:
+            return PlacedMount(mount, target, diff_ids, files=files)
+        return PlacedMount(mount, target, items=plan.items, is_file=is_file, files=files)
 
 
 def _is_told_whole(request: RunRequest) -> bool:
