@@ -405,9 +405,8 @@ def _mount_options(text: str) -> MountOptions:
     for field_ in row:
         key, equals, value = field_.partition("=")
         options.append((key.lower(), value if equals else None))
-        if (
-            key.lower() == "from" and "$" in value[:-1]
-        ):  # which stages there are must be known before any of them is built
+        # which stages are needed must be known before any of them is built
+        if key.lower() == "from" and "$" in value[:-1]:
             raise DockerfileError("'from' doesn't support variable expansion, define alias stage instead")
     return tuple(options)
 

@@ -165,7 +165,8 @@ class RunStep:
         await asyncio.to_thread(plan.add_from, source, [found], "/", into_directory=is_file, keep_owner=keep_owner)
         files = await name_plan(plan)
         if diff_ids is not None:
-            return PlacedMount(mount, target, diff_ids, files=files)
+            node = found.node  # a directory itself is no part of a plan of what is in it
+            return PlacedMount(mount, target, diff_ids, files=f"{node.mode:o} {node.uid} {node.gid} {files}")
         return PlacedMount(mount, target, items=plan.items, is_file=is_file, files=files)
 
 
