@@ -134,7 +134,12 @@ def test_what_an_exception_brings_back_is_copied_with_its_directory(daemon: Daem
         ("FROM busybox\nRUN []\n", "No command specified"),
         ("FROM busybox\nSTOPSIGNAL FOO\n", "Invalid signal: FOO"),
         ("FROM busybox\nWORKDIR $EMPTY\n", "cannot normalize nothing"),
-        ("FROM busybox AS a\nFROM busybox AS a\n", "duplicate name a"),
+        ("FROM busybox\nADD --checksum=sha256:00 f /f\n", "checksum requires HTTP(S) or Git sources"),
+        (
+            "FROM busybox\nADD --checksum=sha256:00 http://h/a f /f/\n",
+            "checksum can't be specified for multiple sources",
+        ),
+        ("FROM busybox\nRUN --security=bogus true\n", 'security "bogus" is not valid'),
         ("FROM busybox\nCOPY --from=5 f /f\n", "invalid from flag value 5: index out of bounds"),
         ("ARG NOPE\nFROM $NOPE\n", "base name ($NOPE) should not be blank"),
     ],
@@ -146,6 +151,55 @@ def test_what_cannot_be_done_is_refused_with_its_reason(
     (context / "d" / "k" / "z").write_text("z")
     (context / "f").write_text("f")
     assert message in failure(daemon, context, dockerfile)
+
+
+@pytest.mark.parametrize(
+    "instruction",
+    [
+        "STOPSIGNAL FOO",
+        "COPY missing /x",
+        "COPY --chown=nosuch f /x",
+        "RUN true",
+        "ADD --checksum=sha256:00 f /f",
+        "ARG A=${nope:?must}",
+    ],
+)
+def test_what_fails_is_shown_where_it_stands(daemon: Daemon, context: Path, instruction: str) -> None:
+    (context / "f").write_text("f")
+    err = failure(daemon, context, f"FROM busybox\nUSER nosuch\n{instruction}\n")
+    assert (
+        f"Dockerfile:3\n--------------------\n   1 |     FROM busybox\n   2 |     USER nosuch\n   3 | >>> {instruction}\n"
+        in err
+    )
+    assert err.count("Dockerfile:3") == 1
+
+
+def test_a_base_that_is_not_there_is_shown_where_it_is_asked_for(daemon: Daemon, context: Path) -> None:
+    assert "   1 | >>> FROM no-such.invalid/image\n" in failure(daemon, context, "FROM no-such.invalid/image\n")
+    assert "   2 | >>> FROM $A\n" in failure(daemon, context, "ARG A\nFROM $A\n")
+    assert "   1 | >>> ARG A=${B:?must}\n" in failure(daemon, context, "ARG A=${B:?must}\nFROM $A\n")
+
+
+def test_arguments_take_their_values_one_after_another(daemon: Daemon, context: Path) -> None:
+    dockerfile = "ARG G=${nope:?must}\nFROM busybox\nARG A=1 B=$A C=${nope:?must}\nARG G\nRUN echo $A$B$C$G > /out\n"
+    build(daemon, context, dockerfile, "--build-arg", "C=3", "--build-arg", "G=g")
+    assert run(daemon, "cat", "/out") == "113g"
+    assert "C: must" not in failure(daemon, context, dockerfile, "--build-arg", "G=g")
+    assert "ARG A=1 B=1 C=3" in daemon.docker_ok("history", "--no-trunc", "--format", "{{.CreatedBy}}", "built")
+
+
+def test_of_two_stages_with_one_name_the_later_is_meant(daemon: Daemon, context: Path) -> None:
+    dockerfile = "FROM busybox AS a\nRUN echo 1 > /f\nFROM a AS a\nRUN echo 2 >> /f\nFROM a\nCOPY --from=a /f /from\n"
+    build(daemon, context, dockerfile)
+    assert run(daemon, "cat", "/f", "/from").split() == ["1", "2", "1", "2"]
+    checked = daemon.lamina("build", "--check", context)
+    assert checked.code == 1
+    assert 'Duplicate stage name "a"' in checked.out
+
+
+def test_here_documents_are_expanded_with_the_files_escape(daemon: Daemon, context: Path) -> None:
+    build(daemon, context, "# escape=`\nFROM busybox\nENV A=x\nCOPY <<E /e\n`$A $A C:\\d\nE\n")
+    assert run(daemon, "cat", "/e") == "$A x C:\\d"
 
 
 def test_two_names_of_one_file_stay_one_file(daemon: Daemon, context: Path) -> None:

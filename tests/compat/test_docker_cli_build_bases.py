@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import socket
 import subprocess
 import tarfile
@@ -194,6 +195,20 @@ def test_a_base_of_a_registry_that_asks_who_is_there(daemon: Daemon, tmp_path: P
             assert "denied" in command("build", context, env=stranger).err
             accepted = command("build", context, env=config)
             assert accepted.code == 0, accepted.err
+        helped = _helper(tmp_path / "helper", guarded.host)
+        daemon.docker_ok("rmi", "-f", name)
+        assert daemon.lamina("build", context, env=helped).code == 0, "a helper is asked of a base's registry"
+
+
+def _helper(directory: Path, host: str) -> dict[str, str]:
+    """An environment in which a credential helper alone knows of a registry."""
+    directory.mkdir()
+    answer = {"ServerURL": host, "Username": registries.USER, "Secret": registries.PASSWORD}
+    script = f"#!/bin/sh\nread name\n[ \"$name\" = {host} ] && echo '{json.dumps(answer)}'\n"
+    (directory / "docker-credential-known").write_text(script)
+    (directory / "docker-credential-known").chmod(0o755)
+    (directory / "config.json").write_text(json.dumps({"credsStore": "known"}))
+    return {"DOCKER_CONFIG": str(directory), "PATH": f"{directory}:{os.environ['PATH']}"}
 
 
 @pytest.mark.parametrize(

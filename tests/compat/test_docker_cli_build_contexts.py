@@ -63,6 +63,8 @@ def test_an_image_is_copied_from_under_another_name(daemon: Daemon, context: Pat
         ("x=/does/not/exist", "not found"),
         ("x=image://no-such-image", "No such image"),
         ("x=ftp://h/f", "invalid source"),
+        ("x=oci-layout:///d:latest", "build context x: oci-layout:// is not supported by lamina"),
+        ("x=target:base", "build context x: target: is not supported by lamina"),
     ],
 )
 def test_a_context_that_is_not_there_is_told(daemon: Daemon, context: Path, given: str, reason: str) -> None:
@@ -76,3 +78,22 @@ def test_a_directory_cannot_be_a_base(daemon: Daemon, context: Path, other: Path
     (context / "Dockerfile").write_text("FROM x\nRUN true\n")
     result = daemon.lamina("build", "--build-context", f"x={other}", context)
     assert "is no image" in result.err
+
+
+@pytest.mark.parametrize("cli", ["docker", "lamina"])
+@pytest.mark.parametrize("name", ["Dockerfile", "sub/My.Dockerfile"])
+@pytest.mark.parametrize("other", ["", "kept\n"])
+def test_what_stands_beside_the_dockerfile_is_ignored(
+    daemon: Daemon, context: Path, cli: str, name: str, other: str
+) -> None:
+    (context / "sub").mkdir()
+    (context / name).write_text("FROM busybox\nCOPY . /c/\n")
+    (context / f"{name}.dockerignore").write_text("left-out\n")
+    (context / ".dockerignore").write_text(other)
+    for file in ("left-out", "kept"):
+        (context / file).write_text("")
+    (daemon.docker_ok if cli == "docker" else daemon.lamina_ok)("build", "-t", "named", "-f", context / name, context)
+    shown = daemon.docker_ok("run", "--rm", "named", "ls", "/c").split()
+    assert "left-out" not in shown
+    # docker's own client does not know of the file beside the Dockerfile, and applies the other one first
+    assert ("kept" in shown) == (cli == "lamina" or not other)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,84 @@ def test_a_locked_cache_has_one_user_at_a_time(daemon: Daemon, context: Path) ->
     )
 
 
+def test_the_values_of_mounts_may_be_variables(daemon: Daemon, context: Path) -> None:
+    (context / "d").mkdir()
+    (context / "d" / "f").write_text("text")
+    build(
+        daemon,
+        context,
+        "FROM busybox\nENV C=/cc\nARG D=d\nRUN --mount=target=$C/x,source=${D} cat /cc/x/f > /a\n",
+    )
+    assert run(daemon, "cat", "/a") == "text"
+
+
+def test_a_cache_is_usable_by_whom_it_is_asked_for(daemon: Daemon, context: Path) -> None:
+    cache = "--mount=type=cache,id=whose,target=/c"
+    build(
+        daemon,
+        context,
+        f"FROM busybox\nRUN {cache} touch /c/root\nUSER bob\n"
+        f"RUN {cache},uid=1000,gid=1000,mode=0700 touch /c/bob && stat -c '%u %g %a' /c > /tmp/owner; ls /c >> /tmp/owner\n"
+        f"RUN {cache},uid=1000,gid=1000,mode=0700 ls /c > /tmp/again\n",
+    )
+    assert run(daemon, "cat", "/tmp/owner", "/tmp/again").split() == ["1000", "1000", "700", "bob", "bob"]
+
+
+def test_a_slash_at_the_end_makes_no_other_cache(daemon: Daemon, context: Path) -> None:
+    step = "RUN --mount=type=cache,target=/slash"
+    build(daemon, context, f"FROM busybox\n{step}/ echo x > /slash/f\n{step} cp /slash/f /f\n")
+    assert run(daemon, "cat", "/f") == "x"
+
+
+def test_an_agents_socket_has_the_owner_and_mode_that_are_asked_for(
+    daemon: Daemon, context: Path, tmp_path: Path
+) -> None:
+    with socket.socket(socket.AF_UNIX) as agent:
+        agent.bind(str(tmp_path / "agent"))
+        (tmp_path / "agent").chmod(0o600)
+        look = "stat -c '%F %u %g %a' $SSH_AUTH_SOCK"
+        build(
+            daemon,
+            context,
+            f"FROM busybox\nRUN --mount=type=ssh {look} > /s\nUSER bob\n"
+            f"RUN --mount=type=ssh,uid=1000,gid=1000,mode=0640 {look} > /tmp/s && test -w $SSH_AUTH_SOCK\n",
+            "--ssh",
+            f"default={tmp_path / 'agent'}",
+        )
+    assert run(daemon, "cat", "/s", "/tmp/s").splitlines() == ["socket 0 0 600", "socket 1000 1000 640"]
+    (context / "Dockerfile").write_text("FROM busybox\nRUN --mount=type=ssh true\n")
+    assert "there is no socket at /none" in daemon.lamina("build", "--no-cache", "--ssh", "default=/none", context).err
+
+
+def test_a_mount_of_a_stage_depends_on_what_it_shows_alone(daemon: Daemon, context: Path) -> None:
+    dockerfile = (
+        "FROM busybox AS src\nARG B\nRUN mkdir /a && echo same > /a/f && echo $B > /b\n"
+        "FROM busybox\nRUN --mount=from=src,source=/a,target=/m cp /m/f /copy\n"
+        "RUN --mount=from=src,source=/b,target=/m cp /m /copied\n"
+    )
+    build(daemon, context, dockerfile, "--build-arg", "B=1")
+    out = build(daemon, context, dockerfile, "--build-arg", "B=2")
+    shown = out[out.index("source=/a") : out.index("source=/b")]
+    assert "Using cache" in shown
+    assert run(daemon, "cat", "/copied") == "2"
+
+
+@pytest.mark.parametrize("stage", ["", "from=src,"])
+def test_a_source_is_no_pattern(daemon: Daemon, context: Path, stage: str) -> None:
+    (context / "[a]*").write_text("literal")
+    (context / "a1").write_text("other")
+    dockerfile = (
+        "FROM busybox AS src\nCOPY . /\nFROM busybox\n"
+        f"RUN --mount={stage}source=/[a]*,target=/m cp /m /f\nRUN --mount={stage}source=/a*,target=/m true\n"
+    )
+    (context / "Dockerfile").write_text(dockerfile)
+    err = daemon.lamina("build", context).err
+    assert "RUN --mount failed: file not found in " in err
+    assert "stat /a*: file does not exist" in err
+    build(daemon, context, dockerfile.rpartition("RUN")[0])
+    assert run(daemon, "cat", "/f") == "literal"
+
+
 def test_a_secret_is_seen_by_its_step_alone(daemon: Daemon, context: Path, tmp_path: Path) -> None:
     secret = tmp_path / "token"
     secret.write_text("s3cr3t-value")
@@ -105,6 +184,10 @@ def test_a_secret_that_is_missing_fails_the_step_that_requires_it(daemon: Daemon
     assert "secret none: not found" in daemon.lamina("build", context).err
 
 
+def test_a_tmpfs_may_be_read_only(daemon: Daemon, context: Path) -> None:
+    build(daemon, context, "FROM busybox\nRUN --mount=type=tmpfs,target=/t,ro ! touch /t/x\n")
+
+
 def test_a_tmpfs_is_empty_and_bounded(daemon: Daemon, context: Path) -> None:
     build(
         daemon, context, "FROM busybox\nRUN --mount=type=tmpfs,target=/t,size=1m ! head -c 2000000 /dev/zero > /t/x\n"
@@ -119,8 +202,18 @@ def test_a_tmpfs_is_empty_and_bounded(daemon: Daemon, context: Path) -> None:
         ("type=cache,target=/x,sharing=odd", 'unsupported sharing value "odd"'),
         ("type=bind,target=/x,size=1", "unexpected key 'size'"),
         ("type=bind,target=/x,source=nothing", "nothing"),
+        ("type=tmpfs,target=/", 'invalid mount target "/"'),
+        ("target=/x/..", 'invalid mount target "/"'),
+        ("target=$X,uid=$X", "uid not allowed"),
+        ("type=secret,id=none,required", "secret none: not found"),
+        ("type=ssh,required", "ssh agent default: not given to the build"),
     ],
 )
-def test_a_malformed_mount_is_refused_by_name(daemon: Daemon, context: Path, mount: str, message: str) -> None:
-    (context / "Dockerfile").write_text(f"FROM busybox\nRUN --mount={mount} true\n")
-    assert message in daemon.lamina("build", context).err
+def test_a_malformed_mount_is_refused_by_name_and_line(daemon: Daemon, context: Path, mount: str, message: str) -> None:
+    (context / "Dockerfile").write_text(f"FROM busybox\nENV X=/x\nRUN --mount={mount} true\n")
+    err = daemon.lamina("build", context).err
+    assert message in err
+    assert (
+        f"Dockerfile:3\n--------------------\n   1 |     FROM busybox\n   2 |     ENV X=/x\n   3 | >>> RUN --mount={mount} true"
+        in err
+    )

@@ -48,6 +48,20 @@ def test_an_archive_can_be_loaded_again(own_daemon: Daemon, context: Path, tmp_p
     assert own_daemon.docker_ok("run", "--rm", "exported:1", "cat", "/out/b") == "hello"
 
 
+@pytest.mark.parametrize("kind", ["oci", "docker"])
+def test_an_archives_files_may_be_wanted_in_a_directory(
+    daemon: Daemon, context: Path, tmp_path: Path, kind: str
+) -> None:
+    target = tmp_path / "layout"
+    build(daemon, context, "FROM scratch\nENV A=1\n", "-t", "exported:2", "-o", f"type={kind},dest={target},tar=false")
+    index = json.loads((target / "index.json").read_text())
+    algorithm, _, name = index["manifests"][0]["digest"].partition(":")
+    assert (target / "oci-layout").is_file()
+    assert (target / "blobs" / algorithm / name).is_file()
+    result = daemon.lamina("build", "-o", f"type={kind},tar=false", context)
+    assert f"dest is required for {kind} output with tar=false" in result.err
+
+
 def test_what_was_built_for_its_files_is_cache(own_daemon: Daemon, context: Path, tmp_path: Path) -> None:
     build(own_daemon, context, ALONE, "-o", tmp_path / "files")
     own_daemon.docker_ok("builder", "prune", "-af")

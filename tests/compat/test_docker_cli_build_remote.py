@@ -102,6 +102,7 @@ def test_add_checks_a_checksum_and_extracts_only_when_it_is_asked_to(
     failed = daemon.docker("build", "-f", tmp_path / "Dockerfile", tmp_path / "context")
     assert failed.code == 1
     assert digest in failed.err
+    assert "   2 | >>> ADD --checksum=" in failed.err
 
 
 def test_add_takes_a_repository_and_a_part_of_one(daemon: Daemon, repository: str, tmp_path: Path) -> None:

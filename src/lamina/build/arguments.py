@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from lamina.build.request import PREDEFINED_ARGS, BuildRequest
-from lamina.dockerfile import Dockerfile
+from lamina.dockerfile import Dockerfile, DockerfileError
 from lamina.dockerfile.lint import platform_args
-from lamina.dockerfile.words import expand_word
+from lamina.dockerfile.lint.variables import global_values
 from lamina.oci.platform import Platform
 
 NEVER_UNUSED = (*PREDEFINED_ARGS, "SOURCE_DATE_EPOCH", "BUILDKIT_INLINE_CACHE")
@@ -19,12 +19,11 @@ def predefined_args(request: BuildRequest) -> dict[str, str]:
 
 
 def global_args(dockerfile: Dockerfile, request: BuildRequest) -> dict[str, str]:
-    """The ARGs before the first FROM, and those that every Dockerfile has."""
+    """The ARGs before the first FROM, and those that every Dockerfile has. Raises DockerfileError."""
     values = predefined_args(request)
     for instruction in dockerfile.global_args:
-        for name, default in instruction.pairs:
-            given = request.build_args.get(name)
-            if given is not None or default is not None:
-                text = expand_word(default or "", values, dockerfile.escape)
-                values[name] = given if given is not None else text
+        try:
+            values = global_values([instruction], values, request.build_args, dockerfile.escape)
+        except DockerfileError as error:
+            raise dockerfile.error(error, instruction) from None
     return values

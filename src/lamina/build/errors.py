@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
+from typing import TypeVar
 
 from lamina.errors import Conflict, InvalidArgument, LaminaError
 from lamina.oci.platform import Platform
+
+E = TypeVar("E", bound=LaminaError)
+
+
+def shown_with(error: E, source: str) -> E:
+    """The same error, whose message tells the lines of the Dockerfile that it came up with.
+
+    A copy: several stages may wait for the one thing that failed.
+    """
+    shown = copy.copy(error)
+    shown.args = (f"{error.message}\n{source}",)
+    return shown
 
 
 class BuildFailed(LaminaError):

@@ -11,9 +11,10 @@ from lamina.dockerfile import instructions as ins
 
 
 class StageGraph:
-    """The stages, with their bases' names expanded by the global arguments. Raises DockerfileError for two stages of one name.
+    """The stages, with their bases' names expanded by the global arguments. Raises DockerfileError.
 
-    A name that is *overridden* (``--build-context``) means no stage in another one's FROM and --from.
+    Of several stages with one name, the last one above is meant. A name that is *overridden* (``--build-context``) means no stage in
+    another one's FROM and --from.
     """
 
     def __init__(
@@ -22,12 +23,7 @@ class StageGraph:
         self._overridden = overridden
         self.dockerfile = dockerfile
         self.stages: Sequence[Stage] = dockerfile.stages
-        self.bases = [s.base.expanded(global_args, dockerfile.escape) for s in dockerfile.stages]
-        seen: set[str] = set()
-        for stage in dockerfile.stages:
-            if stage.name and stage.name in seen:
-                raise dockerfile.error(DockerfileError(f"duplicate name {stage.name}"), stage.base)
-            seen.add(stage.name)
+        self.bases = [self._base(stage, global_args) for stage in dockerfile.stages]
 
     def called(self, name: str, *, before: int | None = None) -> Stage | None:
         """The last stage, of those before number *before*, that has this name or number."""
@@ -49,7 +45,10 @@ class StageGraph:
         return found or [self.stages[-1]]
 
     def needed(self, targets: Iterable[Stage]) -> list[Stage]:
-        """The stages that the targets stand on or copy from, and these, in the Dockerfile's order."""
+        """The stages that the targets stand on or copy from, and these, in the Dockerfile's order.
+
+        Raises DockerfileError for what can be seen to be wrong with one of them before anything is carried out.
+        """
         needed: set[int] = set()
         queue = [stage.index for stage in targets]
         while queue:
@@ -59,7 +58,26 @@ class StageGraph:
             needed.add(index)
             found = (self.called(name, before=index) for name in self._names(index))
             queue += [stage.index for stage in found if stage is not None]
-        return [stage for stage in self.stages if stage.index in needed]
+        stages = [stage for stage in self.stages if stage.index in needed]
+        for instruction in (i for stage in stages for i in stage.instructions):
+            if isinstance(instruction, ins.Run):
+                self._check_mounts(instruction)
+        return stages
+
+    def _base(self, stage: Stage, global_args: Mapping[str, str]) -> ins.From:
+        try:
+            return stage.base.expanded(global_args, self.dockerfile.escape)
+        except DockerfileError as error:
+            raise self.dockerfile.error(error, stage.base) from None
+
+    def _check_mounts(self, run: ins.Run) -> None:
+        """Those with variables have to wait for their values."""
+        for mount in run.mounts:
+            if not any("$" in (value or "") for _, value in mount):
+                try:
+                    RunMount.of(mount)
+                except DockerfileError as error:
+                    raise self.dockerfile.error(error, run) from None
 
     def _names(self, index: int) -> Iterable[str]:
         yield self.bases[index].image
@@ -72,6 +90,5 @@ def named_sources(instruction: ins.Instruction) -> list[str]:
     if isinstance(instruction, ins.Copy):
         return [instruction.from_] if instruction.from_ else []
     if isinstance(instruction, ins.Run):
-        mounts = [RunMount.parse(text) for text in instruction.mounts]
-        return [mount.from_ for mount in mounts if mount.from_]
+        return [value for mount in instruction.mounts for key, value in mount if key == "from" and value]
     return []

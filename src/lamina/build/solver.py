@@ -7,13 +7,14 @@ it can do before is done by then. Stages refer to earlier ones alone, so nobody 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from lamina.build import progress
 from lamina.build.arguments import NEVER_UNUSED
 from lamina.build.cache.document import CachedStep
 from lamina.build.context.source import FileSource
-from lamina.build.errors import BuildFailed, CommandFailed
+from lamina.build.errors import BuildFailed, CommandFailed, shown_with
 from lamina.build.graph import StageGraph, named_sources
 from lamina.build.stage import StageBuilder
 from lamina.build.stage_state import StageState
@@ -21,6 +22,7 @@ from lamina.build.workshop import Workshop
 from lamina.dockerfile import DockerfileError, Stage
 from lamina.dockerfile import instructions as ins
 from lamina.dockerfile.parser import parse_line
+from lamina.errors import LaminaError
 from lamina.image.store import Image
 from lamina.oci.digest import ImageID
 from lamina.oci.platform import Platform
@@ -96,7 +98,8 @@ class Solver:
         tell = self._workshop.tell
         first, *steps = self._steps[stage.index]
         await tell(progress.StepBegan(first))
-        image, platform = await self._base(stage)
+        with self._located(stage.base):
+            image, platform = await self._base(stage)
         request = self._workshop.request
         builder = StageBuilder(
             self._workshop,
@@ -109,17 +112,13 @@ class Solver:
         if image is not None:
             self._workshop.keep(image)
         builder.taken.extend(await self._taken_below(stage))
-        await self._run_triggers(builder, image, first, stage)
+        with self._located(stage.base):
+            await self._run_triggers(builder, image, first, stage)
         await tell(progress.StepEnded(first, builder.state.image_id))
         for instruction, step in zip(stage.instructions, steps, strict=False):
             await tell(progress.StepBegan(step))
-            try:
+            with self._located(instruction):
                 cached = await self._instruction(builder, instruction, step, stage)
-            except DockerfileError as error:
-                raise self._graph.dockerfile.error(error, instruction) from None
-            except CommandFailed as error:
-                error.source = self._graph.dockerfile.shown(instruction)
-                raise
             reason = builder.reason if request.explain else ""
             await tell(progress.StepEnded(step, builder.state.image_id, cached, reason))
         if labelled and request.labels:
@@ -130,6 +129,20 @@ class Solver:
             await builder.squash()
         await tell(progress.StageEnded(stage.index))
         return builder
+
+    @contextmanager
+    def _located(self, instruction: ins.Instruction) -> Iterator[None]:
+        """Have what fails tell the instruction's lines."""
+        dockerfile = self._graph.dockerfile
+        try:
+            yield
+        except DockerfileError as error:
+            raise dockerfile.error(error, instruction) from None
+        except CommandFailed as error:
+            error.source = dockerfile.shown(instruction)
+            raise
+        except LaminaError as error:
+            raise shown_with(error, dockerfile.shown(instruction)) from None
 
     async def _instruction(
         self, builder: StageBuilder, instruction: ins.Instruction, step: progress.Step, stage: Stage
@@ -163,9 +176,8 @@ class Solver:
         wanted = Platform.parse(base.platform) if base.platform else self._workshop.request.platform
         if base.image == "scratch":
             return None, wanted
-        dockerfile = self._graph.dockerfile
         if not base.image:
-            raise dockerfile.error(DockerfileError(f"base name ({stage.base.image}) should not be blank"), stage.base)
+            raise DockerfileError(f"base name ({stage.base.image}) should not be blank")
         return await self._workshop.bases.find(self._overridden_base(base.image) or base.image, wanted), wanted
 
     async def _taken_below(self, stage: Stage) -> list[CachedStep]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from lamina.build import config, progress
@@ -18,6 +19,7 @@ from lamina.build.stage_state import StageFiles, StageState
 from lamina.build.steps import Steps
 from lamina.build.workshop import Workshop
 from lamina.dockerfile import instructions as ins
+from lamina.dockerfile.words import expand_word
 from lamina.image.mutate import squashed
 from lamina.layer.ingest import IngestedLayer
 from lamina.oci.config import ImageConfig
@@ -72,12 +74,12 @@ class StageBuilder:
             )
         if isinstance(instruction, ins.Copy):
             source = source_of[instruction.from_] if instruction.from_ else context
-            plan = await plan_copy(self._workshop, self.state, self._files, instruction, source, self._escape)
+            plan = await plan_copy(self._workshop, self.state, self._files, instruction, source)
             return await write_step(self._workshop, self._steps, plan, config.described(self.state.run, instruction))
         if isinstance(instruction, ins.Workdir):
             return await self._workdir(instruction)
         if isinstance(instruction, ins.Arg):
-            self._declare(instruction)
+            instruction = self._declared(instruction)
         cached = await self._change_config(instruction)
         self.state.has_own_command |= isinstance(instruction, ins.Cmd)
         return cached
@@ -106,15 +108,21 @@ class StageBuilder:
         """The stage's files, for another stage's COPY --from."""
         return await self._files.source(place)
 
-    def _declare(self, instruction: ins.Arg) -> None:
+    def _declared(self, instruction: ins.Arg) -> ins.Arg:
+        """Put arguments into scope, one after another; returns the instruction with the values that they have."""
         given = self._workshop.request.build_args
+        pairs: list[tuple[str, str | None]] = []
         for name, default in instruction.pairs:
             if name in given:
-                self.state.args[name] = given[name]
+                value: str | None = given[name]
             elif default is not None:
-                self.state.args[name] = default
-            elif name in self._global_args:
-                self.state.args[name] = self._global_args[name]
+                value = expand_word(default, self.state.variables, self._escape)
+            else:
+                value = self._global_args.get(name)
+            if value is not None:
+                self.state.args[name] = value
+            pairs.append((name, value))
+        return replace(instruction, pairs=tuple(pairs))
 
     async def _change_config(self, instruction: ins.Instruction) -> bool:
         """A step that changes the JSON alone."""
@@ -122,9 +130,11 @@ class StageBuilder:
         run = config.change(state.run, instruction, keep_command=state.has_own_command)
         text = config.described(state.run, instruction)
         before = repr(sorted(state.run.items(), key=str))
-        key = step_key("config", state.root_name, before, text)
+        # an argument's value matters to the steps that use it
+        words = instruction.source if isinstance(instruction, ins.Arg) else text
+        key = step_key("config", state.root_name, before, words)
         author = instruction.text if isinstance(instruction, ins.Maintainer) else None
-        parts = {"files below": whole(state.root_name), "configuration": whole(before), "instruction": whole(text)}
+        parts = {"files below": whole(state.root_name), "configuration": whole(before), "instruction": whole(words)}
         inputs = StepInputs(key, parts)
         return await self._steps.take(inputs, text, accepts=no_layer, run=run, author=author)
 

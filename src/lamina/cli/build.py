@@ -35,6 +35,8 @@ _OWN = (
 )
 """What docker's own request has no words for."""
 _EPOCH = "SOURCE_DATE_EPOCH"
+_NO_CONTEXTS = ("oci-layout://", "target:")
+"""Named contexts that buildx has: an image in a directory, and another target of a bake file."""
 
 
 def build(client: Client, argv: list[str]) -> int:
@@ -124,13 +126,15 @@ def _start(client: Client, options: Options, context: Context, *, events: bool) 
         return None
 
 
-def _auths(options: Options) -> dict[str, dict[str, str]]:
-    """The credentials for the registries that the build may ask: those that are named, and those that bases may come from."""
+def _auths(options: Options, context: Context) -> dict[str, dict[str, str]]:
+    """The credentials for the registries that the build may ask: those that are named, also in the Dockerfile, and all that are on file."""
+    from lamina.cli.build_images import registries_of
     from lamina.client.credentials import auths
 
     caches = [fields["ref"] for fields in (*options.cache_from, *options.cache_to) if fields.get("ref")]
     names = [*caches, *(options.tag if options.push else [])]
-    return auths({Reference.parse_tagged(name).domain for name in names})
+    domains = registries_of(context.dockerfile_bytes(), _arguments(options.build_arg))
+    return auths(domains | {Reference.parse_tagged(name).domain for name in names})
 
 
 def _framed(body: dict[str, Any], context: Context) -> Iterator[bytes]:
@@ -184,7 +188,7 @@ def _body(options: Options, context: Context, *, events: bool) -> dict[str, Any]
         "epoch": options.timestamp or "",
         "cache_from": options.cache_from,
         "cache_to": options.cache_to,
-        "auths": _auths(options),
+        "auths": _auths(options, context),
         "push": options.push,
         "pull": options.pull,
         "limits": {
@@ -259,6 +263,9 @@ def _named_context(text: str) -> tuple[str, dict[str, Any]]:
     name, equals, source = text.partition("=")
     if not equals or not name or not source:
         raise UsageError(f"invalid context value: {text}, expected key=value")
+    for kind in _NO_CONTEXTS:
+        if source.startswith(kind):
+            raise UsageError(f"build context {name}: {kind} is not supported by lamina")
     if is_remote(source):
         return name, {"source": source}
     if not os.path.isdir(source):

@@ -56,6 +56,15 @@ class Context:
             **{name: data.decode("utf-8", "surrogateescape") for name, data in texts.items() if data is not None},
         }
 
+    def dockerfile_bytes(self) -> bytes:
+        """The Dockerfile, as far as it is at hand; nothing else of what the daemon fetches or standard input brings."""
+        if self.text is not None or self.directory is None:
+            return self.text or b""
+        try:
+            return (self.directory / self.dockerfile).read_bytes()
+        except OSError:
+            return b""
+
     def files(self) -> Iterator[bytes]:
         """The files as a tar in pieces; nothing for what the daemon fetches."""
         if self.tar is not None:

@@ -18,20 +18,31 @@ _STDOUT = "-"
 
 
 class Output:
-    """One ``--output``: its kind, where it goes (``-`` for standard output), and the names that the image gets."""
+    """One ``--output``: its kind, where it goes (``-`` for standard output), and the names that the image gets.
 
-    __slots__ = ("dest", "kind", "names", "push")
+    Without *as_tar* an archive's files are wanted, below *dest*.
+    """
 
-    def __init__(self, kind: str, dest: str = "", names: tuple[str, ...] = (), *, push: bool = False) -> None:
+    __slots__ = ("as_tar", "dest", "kind", "names", "push")
+
+    def __init__(
+        self, kind: str, dest: str = "", names: tuple[str, ...] = (), *, push: bool = False, as_tar: bool = True
+    ) -> None:
         self.kind = kind
         self.dest = dest
         self.names = names
         self.push = push
+        self.as_tar = as_tar
 
     @property
     def is_image(self) -> bool:
         """Whether the daemon's keeping the image is all that is asked for."""
         return self.kind == "image"
+
+    @property
+    def is_directory(self) -> bool:
+        """Whether files are written below the destination."""
+        return self.kind == "local" or not self.as_tar
 
     @property
     def takes_stdout(self) -> bool:
@@ -64,9 +75,9 @@ def _checked(values: dict[str, str]) -> Output:
         kind = "image"
     if kind not in _KINDS:
         raise ValueError(f"unknown output type {kind}: it must be one of {', '.join(_KINDS)}")
-    unknown = [name for name in values if name != "tar"]
-    if unknown:
-        raise ValueError(f"output option {unknown[0]} is not supported by lamina")
+    as_tar = _as_tar(values, kind, dest)
+    if values:
+        raise ValueError(f"output option {next(iter(values))} is not supported by lamina")
     if kind == "docker" and not dest:
         kind = "image"  # BuildKit loads it into docker then, and here it is there already
     if kind == "local" and not dest:
@@ -77,14 +88,23 @@ def _checked(values: dict[str, str]) -> Output:
         dest = dest or _STDOUT
     if push and kind != "image":
         raise ValueError(f"push cannot be used with output type {kind}")
-    return Output(kind, dest, names, push=push)
+    return Output(kind, dest, names, push=push, as_tar=as_tar)
+
+
+def _as_tar(values: dict[str, str], kind: str, dest: str) -> bool:
+    """Whether an archive is wanted as one file. Raises ValueError."""
+    as_tar = values.pop("tar", "true").lower() not in ("false", "f", "0") or kind not in ("oci", "docker")
+    if not as_tar and dest in ("", _STDOUT):
+        raise ValueError(f"dest is required for {kind} output with tar=false, and is a directory")
+    return as_tar
 
 
 def check(output: Output) -> None:
     """Refuse what cannot be written, before anything is built. Raises CommandFailed."""
-    if output.kind == "local" and os.path.exists(output.dest) and not os.path.isdir(output.dest):
-        raise CommandFailed(f"output directory {output.dest} is a file")
-    if output.kind in ("tar", "oci", "docker"):
+    if output.is_directory:
+        if os.path.exists(output.dest) and not os.path.isdir(output.dest):
+            raise CommandFailed(f"output directory {output.dest} is a file")
+    elif output.kind in ("tar", "oci", "docker"):
         from lamina.cli.archives import check_output
 
         check_output(None if output.takes_stdout else output.dest, "failed to write the output")
@@ -92,17 +112,19 @@ def check(output: Output) -> None:
 
 def write(client: Client, output: Output, image_id: str, names: list[str]) -> None:
     """Get what was built and write it. *names* are those that an archive has the image under."""
-    from lamina.cli.archives import write_archive
-
-    if output.kind == "local":
-        from lamina.cli.unpacking import unpack
-
-        unpack(client.request("GET", f"/lamina/images/{quoted(image_id)}/root"), Path(output.dest))
-    elif output.kind == "tar":
+    if output.kind in ("local", "tar"):
         response = client.request("GET", f"/lamina/images/{quoted(image_id)}/root")
-        write_archive(response, None if output.takes_stdout else output.dest)
     elif output.kind in ("oci", "docker"):
         response = client.request("GET", "/images/get", {"names": names or [image_id]})
+    else:
+        return
+    if output.is_directory:
+        from lamina.cli.unpacking import unpack
+
+        unpack(response, Path(output.dest))
+    else:
+        from lamina.cli.archives import write_archive
+
         write_archive(response, None if output.takes_stdout else output.dest)
 
 

@@ -6,6 +6,7 @@ by whoever executes it, with ``expanded``, at the places where docker expands th
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import difflib
 import json
@@ -21,6 +22,7 @@ from lamina.dockerfile.words import expand_text, expand_word, expand_words
 
 _FLAG = re.compile(r"--([a-z][a-z-]*)(?:=(.*))?", re.DOTALL)
 _DURATION = re.compile(r"([0-9]{1,19}(?:\.[0-9]{0,19})?|\.[0-9]{1,19})(ns|us|µs|μs|ms|s|m|h)")
+_SECURITY = ("sandbox", "insecure")
 _FORBIDDEN_TRIGGERS = ("ONBUILD", "FROM", "MAINTAINER")
 _DURATION_UNITS = {
     "ns": 1,
@@ -34,6 +36,9 @@ _DURATION_UNITS = {
 }
 
 T = TypeVar("T", bound="Instruction")
+
+MountOptions = tuple[tuple[str, str | None], ...]
+"""The options of one ``--mount``, in order: key in lower case and value, None for an option that is a word alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,9 +99,16 @@ class Command(Instruction):
 class Run(Command):
     """``RUN [--mount=…] [--network=…] [--security=…] COMMAND``."""
 
-    mounts: tuple[str, ...] = ()
+    mounts: tuple[MountOptions, ...] = ()
     network: str = "default"
     security: str = "sandbox"
+
+    def expanded(self, env: Mapping[str, str], escape: str = "\\") -> Run:
+        def expand(key: str, value: str | None) -> str | None:
+            return value if value is None or key == "from" else expand_word(value, env, escape)
+
+        mounts = tuple(tuple((key, expand(key, value)) for key, value in mount) for mount in self.mounts)
+        return dataclasses.replace(self, mounts=mounts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,12 +153,6 @@ class Arg(Instruction):
     """``ARG NAME[=DEFAULT] …``; a value of None is none given."""
 
     pairs: tuple[tuple[str, str | None], ...]
-
-    def expanded(self, env: Mapping[str, str], escape: str = "\\") -> Arg:
-        pairs = [
-            (expand_word(k, env, escape), None if v is None else expand_word(v, env, escape)) for k, v in self.pairs
-        ]
-        return dataclasses.replace(self, pairs=tuple(pairs))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,7 +229,7 @@ class Copy(Instruction):
             "sources": tuple(s if s.startswith("<<") else expand(s) for s in self.sources),  # type: ignore[attr-defined]
             "exclude": tuple(expand(e) for e in self.exclude),  # type: ignore[attr-defined]
             "heredocs": tuple(
-                dataclasses.replace(h, text=expand_text(h.text, env), expand=False) if h.expand else h
+                dataclasses.replace(h, text=expand_text(h.text, env, escape), expand=False) if h.expand else h
                 for h in self.heredocs  # type: ignore[attr-defined]
             ),
         }
@@ -315,7 +321,7 @@ def parse_instruction(line: LogicalLine, escape: str = "\\") -> Instruction:
     statement = _Statement(line, keyword.upper(), {}, rest)
     reader = _READERS.get(statement.keyword)
     if reader is None:
-        raise DockerfileError(f"unknown instruction: {keyword}{_did_you_mean(statement.keyword, list(_READERS))}")
+        raise DockerfileError(f"unknown instruction: {keyword}{did_you_mean(statement.keyword, list(_READERS))}")
     _take_flags(statement)
     if not statement.rest and statement.keyword not in ("CMD", "ENTRYPOINT"):
         raise DockerfileError(f"{statement.keyword} requires at least one argument")
@@ -323,11 +329,12 @@ def parse_instruction(line: LogicalLine, escape: str = "\\") -> Instruction:
     unknown = set(statement.flags) - statement.used
     if unknown:
         name = min(unknown)
-        raise DockerfileError(f"unknown flag: --{name}{_did_you_mean(name, sorted(statement.used), '--')}")
+        raise DockerfileError(f"unknown flag: --{name}{did_you_mean(name, sorted(statement.used), '--')}")
     return instruction
 
 
-def _did_you_mean(name: str, known: Sequence[str], prefix: str = "") -> str:
+def did_you_mean(name: str, known: Sequence[str], prefix: str = "") -> str:
+    """`` (did you mean X?)`` with the nearest of the *known* names; empty if none is near."""
     close = difflib.get_close_matches(name, known, n=1)
     return f" (did you mean {prefix}{close[0]}?)" if close else ""
 
@@ -381,7 +388,27 @@ def _run(s: _Statement, escape: str) -> Run:
     network = s.flag("network", "default")
     if network not in ("default", "none", "host"):
         raise DockerfileError(f'invalid network mode: "{network}"')
-    return Run(mounts=s.flags_of("mount"), network=network, security=s.flag("security", "sandbox"), **_command(s))
+    security = s.flag("security", "sandbox")
+    if security not in _SECURITY:
+        raise DockerfileError(f'security "{security}" is not valid')
+    mounts = tuple(map(_mount_options, s.flags_of("mount")))
+    return Run(mounts=mounts, network=network, security=security, **_command(s))
+
+
+def _mount_options(text: str) -> MountOptions:
+    """What the options mean is for ``build.run.mounts`` to say, once their variables are known."""
+    try:
+        (row,) = csv.reader([text])
+    except (csv.Error, ValueError) as error:
+        raise DockerfileError(f"invalid mount {text!r}: {error}") from None
+    options: list[tuple[str, str | None]] = []
+    for field_ in row:
+        key, equals, value = field_.partition("=")
+        options.append((key.lower(), value if equals else None))
+        # which stages are needed must be known before any of them is built
+        if key.lower() == "from" and "$" in value[:-1]:
+            raise DockerfileError("'from' doesn't support variable expansion, define alias stage instead")
+    return tuple(options)
 
 
 def _shell(s: _Statement, escape: str) -> Shell:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from lamina.dockerfile.errors import DockerfileError
 
 _NAME = re.compile(r"[0-9]+|[^\W\d]\w*|[@*#?!$-]")
+_OPERATORS = ("}", ":-", ":+", ":?", "-", "+", "?", ":##", ":#", "##", "#", ":%%", ":%", "%%", "%", "//", "/")
 _DEEPEST = 50  # substitutions inside substitutions
 
 
@@ -16,9 +17,9 @@ def expand_word(word: str, env: Mapping[str, str], escape: str = "\\") -> str:
     return "".join(text for text, _ in _Lexer(word, env, escape).pieces())
 
 
-def expand_text(text: str, env: Mapping[str, str]) -> str:
+def expand_text(text: str, env: Mapping[str, str], escape: str = "\\") -> str:
     """A here-document with variables replaced; its quotes are its own and stay. Raises DockerfileError."""
-    return "".join(piece for piece, _ in _Lexer(text, env, "\\", quotes=False).pieces())
+    return "".join(piece for piece, _ in _Lexer(text, env, escape, quotes=False).pieces())
 
 
 def expand_words(text: str, env: Mapping[str, str], escape: str = "\\") -> list[str]:
@@ -133,7 +134,7 @@ class _Lexer:
             pattern = self._operand("/", keeps_escapes=True)
             replacement = self._operand("}", keeps_escapes=True)
             return _replaced(value or "", pattern, replacement, everywhere=operator == "//")
-        return _modified(name, value, operator, self._operand("}", keeps_escapes=operator[0] in "#%"))
+        return _modified(name, value, operator, self._operand("}", keeps_escapes=operator[-1] in "#%"))
 
     def _operand(self, until: str, *, keeps_escapes: bool) -> str:
         """The word behind an operator, up to the character that ends it. Patterns keep their escapes."""
@@ -148,7 +149,7 @@ class _Lexer:
         return word
 
     def _operator(self) -> str:
-        for operator in ("}", ":-", ":+", ":?", "-", "+", "?", "##", "#", "%%", "%", "//", "/"):
+        for operator in _OPERATORS:
             if self._text.startswith(operator, self._at):
                 self._at += len(operator)
                 return operator
@@ -168,7 +169,7 @@ def _modified(name: str, value: str | None, operator: str, word: str) -> str:
             default = "is not allowed to be " + ("unset" if value is None else "empty")
             raise DockerfileError(f"{name}: {word or default}")
         return value or ""
-    return _trimmed(value or "", word, operator)
+    return _trimmed(value or "", word, operator.removeprefix(":"))  # a colon says nothing here
 
 
 def _trimmed(value: str, pattern: str, operator: str) -> str:

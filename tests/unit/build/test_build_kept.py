@@ -58,7 +58,7 @@ def test_what_was_used_since_a_running_build_began_is_in_use() -> None:
 
 async def test_a_cache_mount_that_a_step_has_stays(tmp_path: Path) -> None:
     caches = CacheMounts(tmp_path)
-    mount = RunMount.parse("type=cache,target=/c")
+    mount = RunMount.of((("type", "cache"), ("target", "/c")))
     async with caches.use(mount) as path:
         (path / "file").write_bytes(bytes(5000))
         (item,) = await caches.items()

@@ -86,16 +86,22 @@ def test_shell_takes_a_json_list() -> None:
 
 
 def test_run_has_mounts_a_network_and_security() -> None:
-    run = parse_line(
-        'RUN --mount=type=cache,target=/c --mount=type=bind,source="a b",target=/b --network=none\techo hi'
-    )
+    run = parse_line('RUN --mount=type=cache,TARGET=/c --mount=source="a b",rw --network=none\techo hi')
     assert _fields(run, "mounts", "network", "security", "words") == (
-        ("type=cache,target=/c", "type=bind,source=a b,target=/b"),
+        ((("type", "cache"), ("target", "/c")), (("source", "a b"), ("rw", None))),
         "none",
         "sandbox",
         ("echo hi",),
     )
     assert _detail("RUN --network=other x") == 'invalid network mode: "other"'
+    assert _detail("RUN --security=bogus x") == 'security "bogus" is not valid'
+
+
+def test_the_values_of_mounts_are_expanded_but_for_the_stage_that_they_are_of() -> None:
+    run = parse_line("RUN --mount=from=a$,id=$two,target=/$x/c,ro $x").expanded(ENV)
+    mount = (("from", "a$"), ("id", "a b"), ("target", "/value/c"), ("ro", None))
+    assert _fields(run, "mounts", "words") == ((mount,), ("$x",))
+    assert _detail("RUN --mount=from=$x,target=/c x").startswith("'from' doesn't support variable expansion")
 
 
 @pytest.mark.parametrize(
@@ -265,7 +271,6 @@ def test_a_working_directory_may_hold_blanks() -> None:
         ("FROM --platform=$x a", "platform", "value"),
         ("ENV $x=$two b='$x'", "pairs", (("value", "a b"), ("b", "$x"))),
         ('LABEL a="$two"', "pairs", (("a", "a b"),)),
-        ("ARG a=$x b", "pairs", (("a", "value"), ("b", None))),
         ("EXPOSE $two 80", "words", ("a", "b", "80")),
         ("VOLUME $two /x", "words", ("a b", "/x")),
         ('VOLUME ["/a b"]', "words", ("/a b",)),

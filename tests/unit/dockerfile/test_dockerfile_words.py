@@ -48,6 +48,10 @@ ENV = {
         ("${empty+w}", "w"),
         ("${unset+w}", ""),
         ("${x:?no}", "value"),
+        ("${path:#*/}", "a/b.tar.gz"),
+        ("${path:##*/}", "b.tar.gz"),
+        ("${path:%.*}", "/a/b.tar"),
+        ("${path:%%.*}", "/a/b"),
         ("${empty?no}", ""),
     ],
 )

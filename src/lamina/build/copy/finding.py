@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import posixpath
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from lamina.build.context.source import FileSource
@@ -27,18 +28,22 @@ def find(source: FileSource, pattern: str, keyword: str) -> list[Found]:
 
     A wildcard may match nothing. Raises SourceNotFound for a path that is not there, or that .dockerignore leaves out.
     """
-    wanted = posixpath.normpath("/" + pattern).lstrip("/")
-    parts = wanted.split("/")
+    parts = _cleaned(pattern).split("/")
     plain = next((i for i, part in enumerate(parts) if has_wildcard(part)), len(parts))
-    try:
+    if plain == len(parts):
+        return [find_path(source, pattern, keyword)]
+    with _no_loop(pattern, keyword):
         start = _follow(source, os.fsencode("/".join(parts[:plain])))
-        if plain < len(parts):
-            return [] if start is None else list(_match(source, start, parts[plain:]))
-    except SymlinkLoop:
-        raise BuildFailed(f"{keyword} failed: {pattern}: too many links") from None
-    if start is None:
-        raise SourceNotFound(keyword, pattern, source.place)
-    return [start]
+        return [] if start is None else list(_match(source, start, parts[plain:]))
+
+
+def find_path(source: FileSource, path: str, keyword: str) -> Found:
+    """The file that a path leads to, in which no character is special; links are followed. Raises SourceNotFound."""
+    with _no_loop(path, keyword):
+        found = _follow(source, os.fsencode(_cleaned(path)))
+    if found is None:
+        raise SourceNotFound(keyword, path, source.place)
+    return found
 
 
 def select(source: FileSource, directory: Found, rules: Sequence[IgnoreRules]) -> Iterator[tuple[bytes, Node]]:
@@ -67,6 +72,19 @@ def select(source: FileSource, directory: Found, rules: Sequence[IgnoreRules]) -
 def joined(directory: bytes, name: bytes) -> bytes:
     """A path below a directory; the root is empty."""
     return directory + b"/" + name if directory and name else directory or name
+
+
+def _cleaned(path: str) -> str:
+    """A path from the source's root, without a leading slash."""
+    return posixpath.normpath("/" + path).lstrip("/")
+
+
+@contextmanager
+def _no_loop(path: str, keyword: str) -> Iterator[None]:
+    try:
+        yield
+    except SymlinkLoop:
+        raise BuildFailed(f"{keyword} failed: {path}: too many links") from None
 
 
 def _follow(source: FileSource, path: bytes) -> Found | None:

@@ -23,7 +23,6 @@ from lamina.build.steps import Steps
 from lamina.build.workshop import Workshop
 from lamina.dockerfile import instructions as ins
 from lamina.dockerfile.errors import DockerfileError
-from lamina.dockerfile.words import expand_word
 from lamina.layer.ingest import IngestedLayer
 from lamina.layer.tree import MergedTree
 from lamina.linux.worker import run_in_worker
@@ -35,9 +34,11 @@ _SMALL_ITEMS = 500
 
 
 async def plan_copy(
-    workshop: Workshop, state: StageState, own: StageFiles, instruction: ins.Copy, source: FileSource, escape: str
+    workshop: Workshop, state: StageState, own: StageFiles, instruction: ins.Copy, source: FileSource
 ) -> CopyPlan:
     """What a COPY or ADD writes. Raises DockerfileError, BuildFailed's kinds, and what fetching raises."""
+    if isinstance(instruction, ins.Add) and instruction.checksum:
+        _check_checksum(instruction)
     several = len(instruction.sources) > 1
     if several and not instruction.destination.endswith("/"):
         raise DockerfileError(
@@ -47,12 +48,21 @@ async def plan_copy(
     ownership = resolve_ownership(own_files, instruction.chown, instruction.chmod)
     plan = CopyPlan(MergedTree() if instruction.link else await own.tree(), ownership)
     destination = _destination(state.run, instruction.destination)
-    planner = _Planner(workshop, state.variables, escape, instruction, source, destination, plan)
+    planner = _Planner(workshop, instruction, source, destination, plan)
     for name in instruction.sources:
         await planner.add(name, into_directory=several)
     if not plan.items:
         raise DockerfileError(f"{planner.keyword} failed: no source files were specified")
     return plan
+
+
+def _check_checksum(instruction: ins.Add) -> None:
+    """Refuse a checksum of what nothing is fetched for, in BuildKit's words. Raises DockerfileError."""
+    if len(instruction.sources) != 1:
+        raise DockerfileError("checksum can't be specified for multiple sources")
+    name = instruction.sources[0]
+    if name.startswith("<<") or isinstance(parse_source(name), LocalPath):
+        raise DockerfileError("checksum requires HTTP(S) or Git sources")
 
 
 async def plan_directory(own: StageFiles, path: str) -> CopyPlan:
@@ -62,15 +72,19 @@ async def plan_directory(own: StageFiles, path: str) -> CopyPlan:
     return plan
 
 
+async def name_plan(plan: CopyPlan) -> str:
+    """See ``plan_digest``."""
+    if bytes_to_read(plan.items, unknown_only=True) < _SMALL_BYTES:
+        return await asyncio.to_thread(plan_digest, plan.items)
+    return await run_in_worker(plan_digest, (), plan.items)
+
+
 async def write_step(
     workshop: Workshop, steps: Steps, plan: CopyPlan, created_by: str, run: Mapping[str, Any] | None = None
 ) -> bool:
     """Take the step whose outcome is a plan's layer; returns whether it was found in the cache."""
     items = plan.items
-    if bytes_to_read(items, unknown_only=True) < _SMALL_BYTES:
-        digest = await asyncio.to_thread(plan_digest, items)
-    else:
-        digest = await run_in_worker(plan_digest, (), items)
+    digest = await name_plan(plan)
 
     async def produce(tar: Path, tree: Path) -> IngestedLayer | None:
         limits = workshop.intake.limits
@@ -95,8 +109,6 @@ class _Planner:
     """Adds the sources of one instruction to its plan."""
 
     workshop: Workshop
-    variables: Mapping[str, str]
-    escape: str
     instruction: ins.Copy
     source: FileSource
     destination: str
@@ -166,8 +178,7 @@ class _Planner:
         heredoc = next((h for h in self.instruction.heredocs if h.name == wanted), None)
         if heredoc is None:
             raise DockerfileError(f"heredoc {wanted} was not found")
-        text = expand_word(heredoc.text, self.variables, self.escape) if heredoc.expand else heredoc.text
-        self.plan.add_text(wanted, text, self.destination, into_directory=into_directory)
+        self.plan.add_text(wanted, heredoc.text, self.destination, into_directory=into_directory)
 
     async def _without_archives(self, found: Sequence[Found], source: FileSource) -> list[Found]:
         """Plan the contents of those files that are archives; returns the others."""

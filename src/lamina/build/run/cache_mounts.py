@@ -1,7 +1,8 @@
 """Cache mounts: directories that outlive builds (``RUN --mount=type=cache``), by the ID that steps know them by.
 
-A directory is called by its ID's hash, a further one for ``sharing=private`` with a number. Beside it a file holds the ID, and its times
-are those of the first use and the last.
+One ID is a cache for each owner and mode that steps ask for, as with BuildKit, so that everybody can use what he asked for. A directory
+is called by the hash of all that, a further one for ``sharing=private`` with a number. Beside it a file holds the ID, and its times are
+those of the first use and the last.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from lamina.build.run.mounts import RunMount
 from lamina.linux.deletion import remove_tree
 
 _NAME = ".id"
+_PLAIN = (0, 0, 0o755)
+"""Owner, group and mode of a cache if nobody says otherwise, which its name says nothing of."""
 _TRASH = ".gone-"
 
 
@@ -35,7 +38,7 @@ class CacheMounts:
     @asynccontextmanager
     async def use(self, mount: RunMount) -> AsyncIterator[Path]:
         """A cache's directory: shared by all who ask, one of one's own, or waited for (``sharing``)."""
-        name = hashlib.sha256(mount.id.encode("utf-8", "surrogateescape")).hexdigest()
+        name = _name(mount)
         path = self._free(name) if mount.sharing == "private" else self._root / name
         self._users[path] += 1
         try:
@@ -123,6 +126,12 @@ def tree_bytes(root: Path) -> int:
                 seen.add((status.st_dev, status.st_ino))
                 total += status.st_blocks * 512
     return total
+
+
+def _name(mount: RunMount) -> str:
+    owner = (mount.uid, mount.gid, mount.mode)
+    text = mount.id if owner == _PLAIN else f"{mount.id}\0{owner}"
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _used_ns(path: Path) -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from lamina.build.copy.plan import CopyItem
 from lamina.build.errors import BuildFailed
+from lamina.build.run.agents import relayed
 from lamina.build.run.cache_mounts import CacheMounts
 from lamina.build.run.mounts import RunMount
 from lamina.linux import paths, processes
@@ -27,7 +28,7 @@ from lamina.snapshot import Snapshots
 class PlacedMount:
     """A mount whose target is absolute, and where its files come from: *diff_ids* of a stage or image, or a context's *items*.
 
-    With *is_file* the one item is mounted, and not the directory of all.
+    With *is_file* the one item is mounted, and not the directory of all. *files* names what it shows, by the bytes.
     """
 
     mount: RunMount
@@ -35,6 +36,12 @@ class PlacedMount:
     diff_ids: Sequence[DiffID] | None = None
     items: Sequence[CopyItem] | None = None
     is_file: bool = False
+    files: str = ""
+
+    @property
+    def name(self) -> tuple[str, ...]:
+        """What of it a step's outcome depends on; what a cache, a secret or an agent holds is none of it."""
+        return (self.mount.kind, self.target, self.mount.id, self.mount.env, self.files)
 
 
 @dataclass
@@ -71,11 +78,9 @@ class MountRoom:
                 if kind == "secret":
                     self._add_secret(result, placed, place, secret_values)
                 elif kind == "ssh":
-                    self._add_agent(result, placed, agents)
+                    await self._add_agent(result, placed, place, agents, stack)
                 elif kind == "tmpfs":
-                    size = [f"size={placed.mount.size}"] if placed.mount.size else []
-                    result.mounts.append(Mount(placed.target, "tmpfs", "tmpfs", ["nosuid", "nodev", *size]))
-                    result.stubs.append((placed.target, True))
+                    self._add_tmpfs(result, placed)
                 else:
                     await self._add_files(result, placed, place, stack)
             yield result
@@ -142,17 +147,30 @@ class MountRoom:
             result.stubs.append((placed.target, False))
 
     @staticmethod
-    def _add_agent(result: Mounted, placed: PlacedMount, agents: Mapping[str, Path]) -> None:
+    async def _add_agent(
+        result: Mounted, placed: PlacedMount, place: Path, agents: Mapping[str, Path], stack: AsyncExitStack
+    ) -> None:
         mount = placed.mount
         agent = agents.get(mount.id)
         if agent is None:
             if mount.required:
                 raise BuildFailed(f"ssh agent {mount.id}: not given to the build")
             return
+        if not agent.is_socket():
+            raise BuildFailed(f"ssh agent {mount.id}: there is no socket at {agent}")
+        await stack.enter_async_context(relayed(agent, place, uid=mount.uid, gid=mount.gid, mode=mount.mode))
         target = placed.target or f"/run/buildkit/ssh_agent.{len(result.mounts)}"
-        result.mounts.append(Mount(target, "bind", str(agent), ["rbind", "rprivate"]))
+        result.mounts.append(Mount(target, "bind", str(place), ["rbind", "rprivate"]))
         result.stubs.append((target, False))
-        result.variables.append(f"SSH_AUTH_SOCK={target}")
+        if not any(variable.startswith("SSH_AUTH_SOCK=") for variable in result.variables):
+            result.variables.append(f"SSH_AUTH_SOCK={target}")
+
+    @staticmethod
+    def _add_tmpfs(result: Mounted, placed: PlacedMount) -> None:
+        options = ["nosuid", "nodev", "ro" if placed.mount.read_only else "rw"]
+        options += [f"size={placed.mount.size}"] if placed.mount.size else []
+        result.mounts.append(Mount(placed.target, "tmpfs", "tmpfs", options))
+        result.stubs.append((placed.target, True))
 
 
 def lay_out(items: Sequence[CopyItem], directory: Path) -> None:

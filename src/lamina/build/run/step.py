@@ -13,8 +13,9 @@ from lamina.build.cache.explain import StepInputs, each, whole
 from lamina.build.cache.history import any_layer
 from lamina.build.cache.outcomes import step_key
 from lamina.build.context.source import FileSource
-from lamina.build.copy.finding import find
-from lamina.build.copy.plan import CopyPlan, Ownership, plan_digest
+from lamina.build.copy.finding import find_path
+from lamina.build.copy.plan import CopyPlan, Ownership
+from lamina.build.copy.step import name_plan
 from lamina.build.errors import CommandFailed, ForeignPlatform, NotEntitled
 from lamina.build.request import BuildRequest
 from lamina.build.run.mounting import PlacedMount
@@ -47,8 +48,7 @@ class RunStep:
     ) -> bool:
         """Run a command or find what it once made; returns whether it was found. Raises CommandFailed, DockerfileError, BuildFailed."""
         self._check_rights(instruction)
-        mounts = [await self._place_mount(text, context, source_of) for text in instruction.mounts]
-        names = [await asyncio.to_thread(_mount_name, mount) for mount in mounts]
+        mounts = [await self._place_mount(RunMount.of(m), context, source_of) for m in instruction.mounts]
         request = self._request(instruction, mounts)
         build_env = [f"{name}={value}" for name, value in sorted(self.state.args.items())]
         prefix = f"|{len(build_env)} {' '.join(build_env)} " if build_env else ""
@@ -67,7 +67,7 @@ class RunStep:
             return outcome.layer
 
         accepts = any_layer if _is_told_whole(request) else None
-        return await self.steps.take(self._inputs(request, build_env, names), created_by, produce, accepts=accepts)
+        return await self.steps.take(self._inputs(request, build_env), created_by, produce, accepts=accepts)
 
     def _request(self, instruction: ins.Run, mounts: list[PlacedMount]) -> RunRequest:
         run, build = self.state.run, self.workshop.request
@@ -91,10 +91,11 @@ class RunStep:
             insecure=instruction.security == "insecure",
         )
 
-    def _inputs(self, request: RunRequest, build_env: list[str], mount_names: list[tuple[str, ...]]) -> StepInputs:
+    def _inputs(self, request: RunRequest, build_env: list[str]) -> StepInputs:
         """What the outcome depends on. Proxies, limits and secrets are none of it: they are the build's surroundings, not the image's."""
         root, env = self.state.root_name, self.state.run.get("Env") or []
-        words = map(repr, (list(request.args), [*build_env, *env], list(request.files), mount_names))
+        mounts = [mount.name for mount in request.mounts]
+        words = map(repr, (list(request.args), [*build_env, *env], list(request.files), mounts))
         where = [request.network, request.cwd, request.user]
         key = step_key("run", root, *where, *words, self.workshop.epoch, *self._rarely(request))
         surroundings = [
@@ -104,15 +105,12 @@ class RunStep:
             ("epoch", self.workshop.epoch),
             *(("security or platform", text) for text in self._rarely(request)),
         ]
-        mounts = [
-            (mount.target or mount.mount.id, repr(n)) for mount, n in zip(request.mounts, mount_names, strict=True)
-        ]
         parts = {
             "files below": whole(root),
             "instruction": whole(repr((request.args, request.files))),
             "arguments": each(text.partition("=")[::2] for text in build_env),
             "environment": each(text.partition("=")[::2] for text in env),
-            "mounts": each(mounts),
+            "mounts": each((mount.target or mount.mount.id, repr(mount.name)) for mount in request.mounts),
             "surroundings": each(surroundings),
         }
         return StepInputs(key, parts)
@@ -148,20 +146,28 @@ class RunStep:
         text = f"The failed step's state is kept as image {name}; to look into it: lamina run --rm -it {name} sh\n"
         await workshop.tell(progress.Warned(text))
 
-    async def _place_mount(self, text: str, context: FileSource, source_of: Mapping[str, FileSource]) -> PlacedMount:
-        """A mount with its target from the root, and the files that it shows."""
-        mount = RunMount.parse(text)
+    async def _place_mount(
+        self, mount: RunMount, context: FileSource, source_of: Mapping[str, FileSource]
+    ) -> PlacedMount:
+        """A mount with its target from the root, and the files that it shows. Raises DockerfileError, SourceNotFound."""
         target = config.working_directory(self.state.run, mount.target) if mount.target else ""
+        if target and not target.strip("/"):
+            raise DockerfileError('invalid mount target "/"')
         if mount.kind not in ("bind", "cache") or (mount.kind == "cache" and not mount.from_):
             return PlacedMount(mount, target)
         source = source_of[mount.from_] if mount.from_ else context
-        if source.diff_ids is not None:
-            return PlacedMount(mount, target, diff_ids=source.diff_ids)
+        found = await asyncio.to_thread(find_path, source, mount.source, "RUN --mount")
+        diff_ids = source.diff_ids
+        if diff_ids is not None and not found.path:
+            return PlacedMount(mount, target, diff_ids, files=str(chain_id(diff_ids)))
         plan = CopyPlan(MergedTree(), Ownership())
-        found = await asyncio.to_thread(find, source, mount.source or "/", "RUN --mount")
-        is_file = bool(found) and not found[0].node.is_directory
-        await asyncio.to_thread(plan.add_from, source, found, "/", into_directory=is_file, keep_owner=False)
-        return PlacedMount(mount, target, items=plan.items, is_file=is_file)
+        is_file, keep_owner = not found.node.is_directory, diff_ids is not None
+        await asyncio.to_thread(plan.add_from, source, [found], "/", into_directory=is_file, keep_owner=keep_owner)
+        files = await name_plan(plan)
+        if diff_ids is not None:
+            node = found.node  # a directory itself is no part of a plan of what is in it
+            return PlacedMount(mount, target, diff_ids, files=f"{node.mode:o} {node.uid} {node.gid} {files}")
+        return PlacedMount(mount, target, items=plan.items, is_file=is_file, files=files)
 
 
 def _is_told_whole(request: RunRequest) -> bool:
@@ -170,14 +176,6 @@ def _is_told_whole(request: RunRequest) -> bool:
     They have neither what it was shown, be it a mount or the script of a here-document, nor its network and its rights.
     """
     return not (request.mounts or request.files or request.insecure) and request.network == BuildRequest().network
-
-
-def _mount_name(placed: PlacedMount) -> tuple[str, ...]:
-    """What of a mount a step's outcome depends on; what a cache, a secret or an agent holds is none of it. Blocking."""
-    mount = placed.mount
-    files = str(chain_id(placed.diff_ids)) if placed.diff_ids is not None else ""
-    files = plan_digest(placed.items) if placed.items is not None else files
-    return (mount.kind, placed.target, mount.id, mount.env, mount.source if placed.diff_ids is not None else "", files)
 
 
 def _command(run: Mapping[str, Any], instruction: ins.Run) -> tuple[list[str], list[tuple[str, str]]]:

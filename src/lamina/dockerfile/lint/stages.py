@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from lamina.dockerfile import instructions as ins
@@ -92,13 +93,8 @@ class StageLinter:
         """The instruction with its variables replaced; None if that cannot be, which the build itself will say."""
         lookups = Lookups(self._scope.env)
         expanded: ins.Instruction | None = None
-        try:
+        with suppress(DockerfileError):
             expanded = instruction.expanded(lookups, self._around.escape)
-            if isinstance(instruction, ins.Run):
-                for mount in instruction.mounts:
-                    expand_word(mount, lookups, self._around.escape)
-        except DockerfileError:
-            pass
         if not isinstance(instruction, ins.Expose):  # BuildKit says nothing there
             self._report_undefined(instruction, lookups)
         return expanded
