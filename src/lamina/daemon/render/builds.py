@@ -80,6 +80,7 @@ class _Lines:
 
     async def __aiter__(self) -> AsyncIterator[Fields]:
         ended = asyncio.ensure_future(self._ended.wait())
+        line: asyncio.Future[Fields] | None = None
         try:
             while True:
                 line = asyncio.ensure_future(self._lines.get())
@@ -92,6 +93,8 @@ class _Lines:
                 yield self._lines.get_nowait()
         finally:
             ended.cancel()
+            if line is not None:
+                line.cancel()
 
 
 class EventStream(_Lines):
