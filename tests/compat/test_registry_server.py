@@ -320,6 +320,101 @@ def test_who_may_do_what(tmp_path: Path) -> None:
         assert Api(closed.host).ask("GET", "/v2/").status == 401
 
 
+@pytest.fixture
+def ruled(tmp_path: Path) -> Iterator[OwnRegistry]:
+    """A registry with tokens, where somebody may do everything with team/**, nobody may pull public/**, and that is all."""
+    (tmp_path / "htpasswd").write_text(htpasswd_line())
+    (tmp_path / "rules.toml").write_text(
+        f'[[rule]]\nusers = ["{registries.USER}"]\nrepositories = ["team/**", "public/*"]\n'
+        'actions = ["pull", "push", "delete"]\n'
+        '[[rule]]\nusers = ["anonymous", "*"]\nrepositories = ["public/**"]\nactions = ["pull"]\n'
+    )
+    options = ["--htpasswd", f"{tmp_path}/htpasswd", "--rules", f"{tmp_path}/rules.toml", "--tokens"]
+    with serving_own(tmp_path / "ruled", *options, "--audit", f"{tmp_path}/audit") as made:
+        yield made
+
+
+def test_rules_and_tokens_of_its_own(ruled: OwnRegistry, daemon: Daemon, context: Path, tmp_path: Path) -> None:
+    """By docker's command line, skopeo and raw requests: who may, may; a refresh token stands for a password."""
+    env = {"DOCKER_CONFIG": str(tmp_path / "config")}
+    login = daemon.docker("login", "-u", registries.USER, "-p", registries.PASSWORD, ruled.host, env=env)
+    assert login.code == 0, login.err
+    assert json.loads((tmp_path / "config" / "config.json").read_text())["auths"][ruled.host]["identitytoken"]
+    (context / "Dockerfile").write_text("FROM busybox\nRUN echo ruled > /text\n")
+    for name, allowed in (("team/deep/app:1", True), ("public/app:1", True), ("other/app:1", False)):
+        daemon.docker_ok("build", "-q", "-t", f"{ruled.host}/{name}", context)
+        pushed = daemon.docker("push", f"{ruled.host}/{name}", env=env)
+        assert (pushed.code == 0) is allowed, pushed.err
+    daemon.docker_ok("rmi", f"{ruled.host}/team/deep/app:1", f"{ruled.host}/public/app:1")
+    assert daemon.docker("pull", f"{ruled.host}/team/deep/app:1").code == 1
+    assert daemon.docker("pull", f"{ruled.host}/public/app:1").code == 0
+    assert daemon.docker("pull", f"{ruled.host}/team/deep/app:1", env=env).code == 0
+    argv = ["skopeo", "inspect", "--tls-verify=false", f"--creds={registries.USER}:{registries.PASSWORD}"]
+    subprocess.run([*argv, f"docker://{ruled.host}/team/deep/app:1"], check=True, capture_output=True)
+    nobody = Api(ruled.host)
+    refused = nobody.ask("GET", "/v2/team/deep/app/manifests/1")
+    assert refused.headers["WWW-Authenticate"] == (
+        f'Bearer realm="http://{ruled.host}/token",service="lamina-registry",scope="repository:team/deep/app:pull"'
+    )
+    given = json.loads(
+        nobody.ask("GET", "/token?scope=repository:team/deep/app:pull&scope=repository:public/app:pull").data
+    )
+    bearer = Api(ruled.host, f"Bearer {given['token']}")
+    assert bearer.ask("GET", "/v2/public/app/manifests/1").status == 200
+    assert bearer.ask("GET", "/v2/team/deep/app/manifests/1").status == 401
+    forged = Api(ruled.host, f"Bearer {given['token'][:-4]}AAAA")
+    assert forged.ask("GET", "/v2/public/app/manifests/1").status == 401
+    assert json.loads(bearer.ask("GET", "/v2/_catalog").data) == {"repositories": ["public/app"]}
+    lines = [json.loads(line) for line in (tmp_path / "audit").read_text().splitlines()]
+    assert any(line["user"] == registries.USER and line["what"] == "manifests/1" for line in lines)
+    assert any(line["status"] == 401 and line["repository"] == "team/deep/app" for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("nonsense", "Expected"),
+        ('[[rule]]\nusers = ["a"]\n', "rule 1 must have users, repositories and actions"),
+        ('[[rule]]\nusers = ["a"]\nrepositories = ["b"]\nactions = ["read"]\n', "unknown action 'read'"),
+        ("[rules]\nx = 1\n", "only [[rule]] may stand there, not rules"),
+    ],
+)
+def test_rules_that_make_no_sense_are_named(tmp_path: Path, text: str, expected: str) -> None:
+    (tmp_path / "rules").write_text(text)
+    argv = [
+        registries.LAMINA,
+        "registry",
+        "serve",
+        "--root",
+        str(tmp_path / "root"),
+        "--rules",
+        str(tmp_path / "rules"),
+    ]
+    done = subprocess.run([*argv, "--listen", "127.0.0.1:0"], capture_output=True, text=True, timeout=20, check=False)
+    assert done.returncode == 1
+    assert expected in done.stderr
+
+
+def test_who_asks_too_often_has_to_wait(tmp_path: Path) -> None:
+    with serving_own(tmp_path / "limited", "--rate-limit", "30") as limited:
+        statuses = [Api(limited.host).ask("GET", "/v2/") for _ in range(40)]
+        assert [answer.status for answer in statuses].count(429) >= 5
+        last = statuses[-1]
+        assert (code(last), int(last.headers["Retry-After"]) >= 1) == ("TOOMANYREQUESTS", True)
+
+
+def test_tls_serves_large_blobs(tmp_path: Path) -> None:
+    argv = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-days", "2"]
+    subprocess.run([*argv, "-keyout", f"{tmp_path}/key", "-out", f"{tmp_path}/cert"], check=True, capture_output=True)
+    with serving_own(tmp_path / "tls", "--tls-cert", f"{tmp_path}/cert", "--tls-key", f"{tmp_path}/key") as secure:
+        data = os.urandom(6_000_000)
+        pool = urllib3.PoolManager(cert_reqs="CERT_NONE", assert_hostname=False, retries=False)
+        urllib3.disable_warnings()
+        url = f"https://{secure.host}/v2/tls/blobs"
+        assert pool.request("POST", f"{url}/uploads/?digest={digest(data)}", body=data).status == 201
+        assert pool.request("GET", f"{url}/{digest(data)}").data == data
+
+
 def test_several_processes_share_one_storage(tmp_path: Path) -> None:
     with serving_own(tmp_path / "shared", "--processes", "3") as shared:
         place = Api(shared.host).ask("POST", "/v2/shared/blobs/uploads/").headers["Location"]

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Daemon
+from conftest import Daemon, serving
 from registries import Registry
 from troubled import Trouble, TroubledRegistry, troubled
 from waiting import wait_until
@@ -329,3 +329,23 @@ def test_a_push_through_a_killed_daemon_is_done_again_or_pullable(
     own_daemon.docker_ok("push", name)
     own_daemon.docker_ok("rmi", name)
     own_daemon.docker_ok("pull", name)
+
+
+def test_a_full_disk_is_told_and_not_filled_for_ever(
+    needs_root: None, registry: Registry, way: TroubledRegistry, busybox_tar: Path, tmp_path: Path, daemon: Daemon
+) -> None:
+    name = offered(daemon, registry, "full/disk:1", _LAYER_BYTES, seed=16)
+    base = tmp_path / "small"
+    base.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=150m", "tmpfs", base], check=True)
+    try:
+        with serving(base / "daemon", busybox_tar) as small:
+            pulled = small.docker("pull", f"{way.host}/{name}")
+            assert pulled.code == 1
+            assert "no space left on device" in pulled.err.lower()
+            assert left_over(small) == []
+            assert way.host not in small.docker_ok("images")
+            little = offered(daemon, registry, "full/little:1", 1_000_000, seed=17)
+            small.docker_ok("pull", f"{way.host}/{little}")
+    finally:
+        subprocess.run(["umount", "-l", base], check=True)

@@ -46,6 +46,12 @@ class Channel(asyncio.Protocol):
         self._dependents: set[asyncio.Task[Any]] = set()
         self.disconnected = asyncio.Event()
 
+    @property
+    def peer(self) -> str:
+        """The client's address, without its port; empty for one on a unix socket."""
+        name = self._transport.get_extra_info("peername")
+        return str(name[0]) if isinstance(name, tuple) else ""
+
     # reading
 
     async def read(self) -> bytes:

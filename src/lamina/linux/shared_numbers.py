@@ -21,7 +21,9 @@ class SharedNumbers:
         try:
             if os.fstat(fd).st_size != count * _BYTES:
                 os.ftruncate(fd, 0)
-                os.ftruncate(fd, count * _BYTES)
+                os.posix_fallocate(
+                    fd, 0, count * _BYTES
+                )  # on a full disk this fails, where a write to a hole would be a SIGBUS
             self._map = mmap.mmap(fd, count * _BYTES)
         finally:
             os.close(fd)

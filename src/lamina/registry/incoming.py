@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from lamina.oci.digest import DiffID
 from lamina.registry.errors import WrongBytes
 from lamina.registry.partial import discard
 from lamina.registry.places import Place, RegistryPlace
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,10 @@ def _fetch(place: RegistryPlace, wanted: IncomingLayer, limits: Limits) -> Inges
                 )
                 _verify(place, layer, wanted.descriptor, wanted.diff_id, (wanted.tar, wanted.tree))
                 arriving.finish()
+        except OSError as error:
+            if error.errno in _FULL:
+                discard(wanted.blob)  # what came so far is not worth a full disk
+            raise
         except LaminaError as error:
             if not is_about_bytes(error):
                 raise

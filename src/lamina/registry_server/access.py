@@ -1,112 +1,103 @@
-"""Who may do what: names and passwords of an htpasswd file (bcrypt), and what those may do who give none."""
+"""Who is asking, and whether that one may do what is asked for."""
 
 from __future__ import annotations
 
-import asyncio
-import base64
-import hashlib
-import secrets
-import time
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from lamina.errors import InvalidArgument
-from lamina.registry_server.errors import denied, unauthorized
+from lamina.registry_server.errors import RegistryError, denied, unauthorized
+from lamina.registry_server.passwords import Passwords
+from lamina.registry_server.rules import ACTIONS, Action, Rules
+from lamina.registry_server.tokens import LIFE_S, SERVICE, Grant, Tokens, wanted_of
 
-Action = Literal["pull", "push", "delete"]
-Anonymous = Literal["none", "pull", "push"]
-
-_REMEMBERED_S = 300
-_MOST_REMEMBERED = 1000
-_UNKNOWN = b"$2b$05$abcdefghijklmnopqrstuuSL1AwkUKEpPOmCFO0cvBR9Wc0sL.Pm6"
-"""A hash that no password has: who does not exist takes as long to refuse as who gives a wrong password."""
+_CATALOG = "registry:catalog"
 
 
-class InvalidPasswords(InvalidArgument):
-    """An htpasswd file cannot be read, or has other hashes than bcrypt's."""
+@dataclass(frozen=True)
+class Visitor:
+    """Who is asking: a name, or an empty text for nobody; with a token also what that allows."""
 
-    def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(f"{path}: {reason}")
-        self.path = path
+    user: str = ""
+    grant: Grant | None = None
 
 
-@dataclass
+@dataclass(frozen=True)
 class Access:
-    """Decides. *anonymous* is what may be done without a name; without *passwords* there are no names."""
+    """Decides by rules. Without *passwords* there are no names; with *tokens* clients are sent for one."""
 
-    passwords: Path | None = None
-    anonymous: Anonymous = "push"
-    _hashes: dict[str, bytes] = field(default_factory=dict)
-    _read_ns: int = -1
-    _known: dict[bytes, tuple[str, float]] = field(default_factory=dict)
-    _salt: bytes = field(default_factory=lambda: secrets.token_bytes(16))
+    rules: Rules
+    passwords: Passwords | None = None
+    tokens: Tokens | None = None
 
-    def open(self) -> None:
-        """Read the file for the first time. Raises InvalidPasswords."""
-        if self.passwords is not None:
-            self._read(self.passwords)
-
-    async def check(self, authorization: str, action: Action) -> str:
-        """Who is asking, an empty text for nobody. Raises RegistryError if that one may not do this."""
-        user = await self._user(authorization)
-        if user:
-            return user
-        allowed = {"none": (), "pull": ("pull",), "push": ("pull", "push", "delete")}[self.anonymous]
-        if action not in allowed:
-            raise unauthorized() if self.passwords is not None else denied(action)
-        return ""
-
-    async def _user(self, authorization: str) -> str:
-        """The name that goes with a header. Raises RegistryError for a wrong password."""
+    async def visitor(self, authorization: str) -> Visitor:
+        """Who is asking. Raises RegistryError for a wrong password or token."""
         scheme, _, text = authorization.partition(" ")
-        if self.passwords is None or scheme.lower() != "basic":
-            return ""
-        try:
-            name, _, password = base64.b64decode(text).decode().partition(":")
-        except ValueError:
-            raise unauthorized("the Authorization is not base64") from None
-        self._reread(self.passwords)
-        stored = self._hashes.get(name)
-        key = hashlib.sha256(b"\0".join((self._salt, name.encode(), password.encode(), stored or b""))).digest()
-        remembered = self._known.get(key)
-        if remembered is not None and remembered[1] > time.monotonic():
-            return remembered[0]
-        if not await asyncio.to_thread(_matches, password, stored):
-            raise unauthorized("incorrect username or password")
-        if len(self._known) >= _MOST_REMEMBERED:
-            self._known.clear()
-        self._known[key] = (name, time.monotonic() + _REMEMBERED_S)
-        return name
+        if scheme.lower() == "basic" and self.passwords is not None:
+            return Visitor(await self.passwords.user(text))
+        if scheme.lower() == "bearer" and self.tokens is not None:
+            grant = self.tokens.read(text)
+            return Visitor(grant.user, grant)
+        return Visitor()
 
-    def _reread(self, path: Path) -> None:
-        """Take over a file that has changed."""
-        try:
-            if path.stat().st_mtime_ns != self._read_ns:
-                self._read(path)
-        except OSError:
-            pass  # what was read last counts
+    def allows(self, visitor: Visitor, action: Action, repository: str) -> bool:
+        """Whether a visitor may do something: by the rules, and within what a token was asked for."""
+        if visitor.grant is not None and not visitor.grant.allows(action, repository):
+            return False
+        return self.rules.allow(visitor.user, action, repository)
 
-    def _read(self, path: Path) -> None:
-        try:
-            read_ns = path.stat().st_mtime_ns
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise InvalidPasswords(path, str(error)) from None
-        hashes = {}
-        for line in lines:
-            if line.strip() and not line.startswith("#"):
-                name, _, hashed = line.strip().partition(":")
-                if not hashed.startswith(("$2a$", "$2b$", "$2y$")):
-                    raise InvalidPasswords(path, f"{name!r} has no bcrypt hash: htpasswd -B makes them")
-                hashes[name] = hashed.encode()
-        self._hashes, self._read_ns = hashes, read_ns
+    def check(self, visitor: Visitor, action: Action, repository: str) -> None:
+        """Raises RegistryError if a visitor may not: 401 where a name, or another token, could help."""
+        if self.allows(visitor, action, repository):
+            return
+        if self.passwords is not None and (not visitor.user or visitor.grant is not None):
+            raise unauthorized()
+        raise denied(f"{action} of {repository}")
 
+    def check_named(self, visitor: Visitor) -> None:
+        """Raises RegistryError for nobody, where nobody may do anything: what ``/v2/`` tells, by which clients find out."""
+        is_open = any(self.rules.allow("", action, name) for action in ACTIONS for name in ("a", "a/a"))
+        if not visitor.user and visitor.grant is None and not is_open and self.passwords is not None:
+            raise unauthorized()
 
-def _matches(password: str, stored: bytes | None) -> bool:
-    import bcrypt
+    def challenge(self, base: str, scope: str) -> str:
+        """The WWW-Authenticate of a 401. *base* is the registry's own URL as the client knows it."""
+        if self.tokens is None:
+            return 'Basic realm="lamina registry"'
+        asked = f',scope="{scope}"' if scope else ""
+        return f'Bearer realm="{base}/token",service="{SERVICE}"{asked}'
 
-    try:
-        return bcrypt.checkpw(password.encode()[:72], stored or _UNKNOWN) and stored is not None
-    except ValueError:
-        return False
+    async def give_token(self, authorization: str, scopes: Sequence[str], *, lasting: bool) -> dict[str, object]:
+        """The answer to ``GET /token``. Raises RegistryError."""
+        visitor = await self.visitor(authorization)
+        if visitor.grant is not None:
+            raise unauthorized("a token is given for a name and password, not for a token")
+        return self._given(visitor.user, scopes, lasting=lasting and bool(visitor.user))
+
+    async def give_oauth_token(self, form: dict[str, str]) -> dict[str, object]:
+        """The answer to ``POST /token``. Raises RegistryError."""
+        if self.tokens is None or self.passwords is None:
+            raise unauthorized("there are no names")
+        match form.get("grant_type"):
+            case "refresh_token":
+                user = self.tokens.user_of_refresh(form.get("refresh_token", ""))
+                if not self.passwords.has(user):
+                    raise unauthorized("the token's user is gone")
+                given = self._given(user, [form.get("scope", "")], lasting=False)
+                return given | {"refresh_token": form["refresh_token"]}
+            case "password":
+                user = await self.passwords.checked(form.get("username", ""), form.get("password", ""))
+                return self._given(user, [form.get("scope", "")], lasting=form.get("access_type") == "offline")
+        raise RegistryError(400, "UNSUPPORTED", "grant_type must be refresh_token or password")
+
+    def _given(self, user: str, scopes: Sequence[str], *, lasting: bool) -> dict[str, object]:
+        assert self.tokens is not None, "the route is there with tokens alone"
+        granted = []
+        for kind, name, actions in wanted_of(scopes):
+            if kind == "repository":
+                allowed: list[str] = [a for a in ACTIONS if a in actions and self.rules.allow(user, a, name)]
+            else:
+                allowed = actions if user and f"{kind}:{name}" == _CATALOG else []
+            granted.append((kind, name, allowed))
+        token = self.tokens.issue(user, granted)
+        answer: dict[str, object] = {"token": token, "access_token": token, "expires_in": LIFE_S}
+        return answer | ({"refresh_token": self.tokens.issue_refresh(user)} if lasting else {})

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from urllib.parse import quote, unquote
+from urllib.parse import parse_qsl, quote, unquote
 
 import msgspec
 
@@ -15,11 +16,14 @@ from lamina.http.connection import Answer
 from lamina.oci.descriptor import OCI_INDEX
 from lamina.oci.digest import Digest, InvalidDigest
 from lamina.registry_server import errors
-from lamina.registry_server.access import Access, Action
+from lamina.registry_server.access import Access, Visitor
+from lamina.registry_server.audit import AuditLog
 from lamina.registry_server.catalog import Catalog
 from lamina.registry_server.documents import read_document
 from lamina.registry_server.errors import RegistryError
+from lamina.registry_server.limits import RateLimit, TooManyRequests
 from lamina.registry_server.metrics import Metrics
+from lamina.registry_server.rules import Action
 from lamina.registry_server.settings import Settings
 from lamina.registry_server.storage import Storage
 from lamina.registry_server.uploads import Uploads
@@ -27,6 +31,20 @@ from lamina.registry_server.uploads import Uploads
 _NAME = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")
 _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
 _LONGEST_NAME = 255
+_OPEN = ("health", "token")
+_FIXED = {
+    "/v2": "base",
+    "/v2/": "base",
+    "/v2/_catalog": "catalog",
+    "/v2/_catalog/": "catalog",
+    "/token": "token",
+    "/metrics": "metrics",
+    "/": "health",
+    "/healthz": "health",
+    "/livez": "health",
+    "/readyz": "health",
+}
+_LONGEST_FORM = 64 << 10
 _PAGE = 1000
 _MOST_REDIRECTED = 100_000
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
@@ -46,8 +64,12 @@ class Application:
     """Answers requests."""
 
     def __init__(
-        self, settings: Settings, storage: Storage, catalog: Catalog, access: Access, metrics: Metrics
+        self, settings: Settings, storage: Storage, catalog: Catalog, access: Access, metrics: Metrics, scheme: str
     ) -> None:
+        """*scheme* is what clients speak to reach this server, where no public URL says so."""
+        self._scheme = scheme
+        self._limit = RateLimit(settings.requests_per_minute)
+        self._audit = AuditLog(settings.audit)
         self._settings = settings
         self._storage = storage
         self._catalog = catalog
@@ -64,29 +86,55 @@ class Application:
             "referrers": self._referrers,
             "metrics": self._show_metrics,
             "health": self._health,
+            "token": self._token,
         }
 
     async def handle(self, request: Request) -> Answer:
         """Answer one request; every error becomes a response in the specification's form."""
         began = time.monotonic()
-        target = Target("other")
+        target, visitor = Target("other"), Visitor()
         try:
             target = target_of(request.path)
-            if target.kind not in ("health", "other"):
-                await self._access.check(request.headers.get("Authorization", ""), _action(request.method, target))
             if target.kind not in self._kinds:
                 raise errors.no_such_page()
+            if target.kind not in _OPEN:
+                visitor = await self._admitted(request, target)
             answer = await self._kinds[target.kind](request, target)
         except RegistryError as error:
-            answer = self._told(error)
+            answer = self._told(error, request, target)
         except InvalidDigest as error:
-            answer = self._told(errors.digest_invalid(str(error)))
+            answer = self._told(errors.digest_invalid(str(error)), request, target)
         self._metrics.answered(request.method, target.kind, answer.status, time.monotonic() - began)
+        self._audit.tell(
+            user=visitor.user,
+            client=request.channel.peer,
+            method=request.method,
+            repository=target.repository,
+            what=f"{target.kind}/{target.rest}" if target.rest else target.kind,
+            status=answer.status,
+        )
         return answer
 
-    def _told(self, error: RegistryError) -> Response:
+    async def _admitted(self, request: Request, target: Target) -> Visitor:
+        """Who is asking, if that one may. Raises RegistryError."""
+        visitor = await self._access.visitor(request.headers.get("Authorization", ""))
+        self._limit.take(visitor.user or request.channel.peer)
+        if target.repository:
+            self._access.check(visitor, _action(request.method, target), target.repository)
+        else:
+            self._access.check_named(visitor)
+        return visitor
+
+    def _told(self, error: RegistryError, request: Request, target: Target) -> Response:
         body = {"errors": [{"code": error.code, "message": str(error), "detail": error.detail}]}
-        headers = {"WWW-Authenticate": 'Basic realm="lamina registry"'} if error.status == 401 else {}
+        headers = {}
+        if error.status == 401:
+            base = self._settings.public_url or f"{self._scheme}://{request.headers.get('Host', '')}"
+            actions = {"pull": "pull", "push": "pull,push", "delete": "delete"}[_action(request.method, target)]
+            scope = f"repository:{target.repository}:{actions}" if target.repository else ""
+            headers["WWW-Authenticate"] = self._access.challenge(base, scope)
+        if isinstance(error, TooManyRequests):
+            headers["Retry-After"] = str(math.ceil(error.wait_s))
         return Response(error.status, msgspec.json.encode(body), "application/json", headers)
 
     # ---- what is no repository's
@@ -94,6 +142,19 @@ class Application:
     async def _base(self, request: Request, target: Target) -> Answer:
         _only(request, "GET", "HEAD")
         return Response(200, b"{}", "application/json")
+
+    async def _token(self, request: Request, target: Target) -> Answer:
+        _only(request, "GET", "POST")
+        if self._access.tokens is None:
+            raise errors.no_such_page()
+        if request.method == "GET":
+            lasting = request.query("offline_token") == "true"
+            scopes = request.query_all("scope")
+            given = await self._access.give_token(request.headers.get("Authorization", ""), scopes, lasting=lasting)
+        else:
+            data = await _read(request, _LONGEST_FORM, "the form")
+            given = await self._access.give_oauth_token(dict(parse_qsl(data.decode("utf-8", "replace"))))
+        return Response(200, msgspec.json.encode(given), "application/json", {"Cache-Control": "no-store"})
 
     async def _health(self, request: Request, target: Target) -> Answer:
         await self._catalog.counts()
@@ -105,7 +166,10 @@ class Application:
     async def _list_repositories(self, request: Request, target: Target) -> Answer:
         _only(request, "GET", "HEAD")
         last, limit = _paging(request)
-        names = await self._catalog.repositories(last, limit + 1)
+        visitor = await self._access.visitor(request.headers.get("Authorization", ""))
+        user = Visitor(visitor.user)  # the names of what one may pull, whatever a token was asked for
+        found = await self._catalog.repositories(last, None)
+        names = [name for name in found if self._access.allows(user, "pull", name)][: limit + 1]
         return _page({"repositories": names[:limit]}, names, limit, "/v2/_catalog")
 
     # ---- a repository's
@@ -219,8 +283,8 @@ class Application:
         mounted, source = request.query("mount"), request.query("from")
         if mounted and source and _NAME.fullmatch(source):
             digest = Digest.parse(mounted)
-            await self._access.check(request.headers.get("Authorization", ""), "pull")
-            if await self._catalog.mount(repository, digest, source):
+            visitor = await self._access.visitor(request.headers.get("Authorization", ""))
+            if self._access.allows(visitor, "pull", source) and await self._catalog.mount(repository, digest, source):
                 return _stored(repository, digest)
         upload_id = await self._uploads.begin(repository)
         if request.query("digest"):
@@ -256,14 +320,8 @@ class Application:
 
 def target_of(path: str) -> Target:
     """What a path is about. Raises RegistryError for a repository that cannot be."""
-    if path in ("/v2", "/v2/"):
-        return Target("base")
-    if path == "/metrics":
-        return Target("metrics")
-    if path in ("/healthz", "/livez", "/readyz", "/"):
-        return Target("health")
-    if path.rstrip("/") == "/v2/_catalog":
-        return Target("catalog")
+    if path in _FIXED:
+        return Target(_FIXED[path])
     parts = unquote(path).split("/")
     if parts[:2] != ["", "v2"] or len(parts) < 5:
         return Target("other")

@@ -18,12 +18,15 @@ from lamina.errors import LaminaError
 from lamina.http import Server
 from lamina.http.tls import TlsFiles
 from lamina.registry_server import catalog as catalog_module
-from lamina.registry_server.access import Access, Anonymous
+from lamina.registry_server.access import Access
 from lamina.registry_server.application import Application
 from lamina.registry_server.catalog import Catalog
 from lamina.registry_server.metrics import Metrics
+from lamina.registry_server.passwords import Passwords
+from lamina.registry_server.rules import Anonymous, Rules
 from lamina.registry_server.settings import Settings
 from lamina.registry_server.storage import Storage
+from lamina.registry_server.tokens import Tokens
 from lamina.state import Database
 
 _log = logging.getLogger("lamina.registry")
@@ -88,10 +91,14 @@ async def _serve(arguments: argparse.Namespace, counts: Path, *, first: int | No
     """One process; *first* is a pipe that ends with the first one, None in that itself."""
     settings = _settings(arguments)
     storage, catalog, database = await _open(settings)
-    access = Access(settings.passwords, settings.anonymous)
-    access.open()
+    access = Access(
+        Rules.read(settings.rules) if settings.rules else Rules.simple(settings.anonymous),
+        Passwords(settings.passwords) if settings.passwords else None,
+        Tokens(settings.root) if settings.tokens else None,
+    )
     metrics = Metrics(counts)
-    application = Application(settings, storage, catalog, access, metrics)
+    scheme = "https" if arguments.tls_cert else "http"
+    application = Application(settings, storage, catalog, access, metrics, scheme)
     tls = TlsFiles(arguments.tls_cert, arguments.tls_key).context() if arguments.tls_cert else None
     server = Server(application.handle, {"Docker-Distribution-API-Version": "registry/2.0"}, tls=tls)
     stop = asyncio.Event()
@@ -163,6 +170,11 @@ def _settings(arguments: argparse.Namespace) -> Settings:
         root=arguments.root,
         passwords=arguments.htpasswd,
         anonymous=anonymous,
+        rules=arguments.rules,
+        tokens=arguments.tokens,
+        public_url=arguments.public_url.rstrip("/"),
+        audit=arguments.audit,
+        requests_per_minute=arguments.rate_limit,
         deletes=not arguments.no_deletes,
         blob_limit=arguments.max_blob_size,
         manifest_limit=arguments.max_manifest_size,
@@ -191,6 +203,21 @@ def _parser() -> argparse.ArgumentParser:
         "--anonymous",
         choices=("none", "pull", "push"),
         help="what may be done without a name (default: everything, with --htpasswd nothing)",
+    )
+    parser.add_argument("--rules", type=Path, help="a TOML file that says what who may do with which repositories")
+    parser.add_argument(
+        "--tokens", action="store_true", help="send clients for a token, which this server issues itself"
+    )
+    parser.add_argument(
+        "--public-url", default="", metavar="URL", help="what clients know this server as, behind a proxy"
+    )
+    parser.add_argument("--audit", type=Path, metavar="FILE", help="append a line for every change and every refusal")
+    parser.add_argument(
+        "--rate-limit",
+        type=int,
+        default=0,
+        metavar="N",
+        help="requests a minute for each client and process (default: any)",
     )
     parser.add_argument("--no-deletes", action="store_true", help="let nothing be removed by clients")
     parser.add_argument("--max-blob-size", type=int, default=defaults.blob_limit, metavar="BYTES")

@@ -5,20 +5,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from lamina.registry_server.access import Anonymous
+from lamina.registry_server.rules import Anonymous
 
 
 @dataclass(frozen=True)
 class Settings:
     """Times are in seconds, sizes in bytes.
 
-    *unused_s* is how long a blob is kept that no manifest needs, *stale_upload_s* how long an upload that does not grow;
-    *collect_every_s* is how often garbage is collected, 0 for never.
+    *rules* is a file that takes the place of *anonymous*; *tokens* is whether clients are sent for a token rather than asked for a
+    password each time. *unused_s* is how long a blob is kept that no manifest needs, *stale_upload_s* how long an upload that does
+    not grow; *collect_every_s* is how often garbage is collected, 0 for never.
     """
 
     root: Path
     passwords: Path | None = None
     anonymous: Anonymous = "push"
+    rules: Path | None = None
+    tokens: bool = False
+    public_url: str = ""
+    audit: Path | None = None
+    requests_per_minute: int = 0
     deletes: bool = True
     blob_limit: int = 100 << 30
     manifest_limit: int = 4 << 20
