@@ -18,6 +18,7 @@ import urllib3
 import registries
 from conftest import Daemon
 from registries import OwnRegistry, htpasswd_line, serving_own
+from waiting import wait_until
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
@@ -434,8 +435,6 @@ def test_several_processes_share_one_storage(tmp_path: Path) -> None:
 
 
 def _ends(pid: str) -> bool:
-    from waiting import wait_until
-
     wait_until(lambda: not Path(f"/proc/{pid}").exists(), "a process outlives the first one")
     return True
 
@@ -474,3 +473,75 @@ def test_skopeo_and_podman_are_served(
     daemon.docker_ok("pull", f"{name}-podman")
     assert daemon.docker_ok("run", "--rm", "--network", "none", f"{name}-podman", "echo", "served") == "served"
     subprocess.run(["skopeo", "delete", "--tls-verify=false", f"docker://{name}"], check=True, capture_output=True)
+
+
+def tidied(own: OwnRegistry, *options: str) -> list[str]:
+    """What one round of maintenance says."""
+    argv = [registries.LAMINA, "registry", "serve", "--root", str(own.root), "--garbage-collect", *options]
+    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.splitlines()
+
+
+def test_policies_keep_the_newest_tags(tmp_path: Path) -> None:
+    (tmp_path / "policies").write_text(
+        '[[policy]]\nrepositories = ["ci/**"]\ntags = ["pr-*"]\nkeep_last = 2\nremove_untagged = true\n'
+        '[[policy]]\nrepositories = ["old/*"]\nkeep_days = 1\n'
+    )
+    options = ("--policies", f"{tmp_path}/policies")
+    with serving_own(tmp_path / "own", "--collect-every", "0") as own:
+        api = Api(own.host)
+        for number in range(5):
+            api.manifest("ci/app", f"pr-{number}", annotations={"number": str(number)})
+        for repository in ("ci/app", "old/app", "other/app"):
+            api.manifest(repository, "release")
+        would = tidied(own, *options, "--dry-run")
+        assert [line.split()[2] for line in would[:-1]] == ["ci/app:pr-2", "ci/app:pr-3", "ci/app:pr-4"]
+        assert len(json.loads(api.ask("GET", "/v2/ci/app/tags/list").data)["tags"]) == 6
+        tidied(own, *options)
+        kept = json.loads(api.ask("GET", "/v2/ci/app/tags/list").data)["tags"]
+        assert kept == ["pr-0", "pr-1", "release"]  # pushed within one second: the first by name count as the newest
+        assert json.loads(api.ask("GET", "/v2/old/app/tags/list").data)["tags"] == ["release"]
+
+
+def test_a_repository_holds_no_more_than_its_quota(tmp_path: Path) -> None:
+    (tmp_path / "policies").write_text('[[policy]]\nrepositories = ["small/*"]\nquota = 1000\n')
+    with serving_own(tmp_path / "own", "--policies", f"{tmp_path}/policies") as own:
+        api = Api(own.host)
+        api.upload("small/app", b"a" * 600)
+        api.upload("large/app", b"b" * 600)
+        data = b"c" * 600
+        refused = api.ask("POST", f"/v2/small/app/blobs/uploads/?digest={digest(data)}", data)
+        assert (refused.status, code(refused)) == (403, "DENIED")
+        assert api.ask("HEAD", f"/v2/small/app/blobs/{digest(data)}").status == 404
+        mount = f"/v2/small/app/blobs/uploads/?mount={digest(b'b' * 600)}&from=large/app"
+        assert api.ask("POST", mount).status == 403
+        api.upload("small/app", b"d" * 300)
+        assert list((own.root / "uploads").iterdir()) == []
+
+
+def test_a_damaged_blob_is_found_set_aside_and_pushed_again(tmp_path: Path) -> None:
+    with serving_own(tmp_path / "own", "--collect-every", "0", "--scrub-every", "0.2", "--scrub-speed", "0") as own:
+        api = Api(own.host)
+        name = api.upload("scrubbed", b"sound bytes")
+        api.upload("scrubbed", b"others")
+        path = own.root / "blobs" / "sha256" / name[7:9] / name[7:]
+        path.write_bytes(b"other bytes")
+        wait_until(lambda: api.ask("HEAD", f"/v2/scrubbed/blobs/{name}").status == 404, "the damage is not found")
+        assert f"blob {name} is damaged" in own.log
+        api.upload("scrubbed", b"sound bytes")
+        assert api.ask("GET", f"/v2/scrubbed/blobs/{name}").data == b"sound bytes"
+        assert tidied(own, "--scrub")[0] == "hashed 2 blobs, 0 damaged"
+
+
+def test_policies_that_make_no_sense_are_named(tmp_path: Path) -> None:
+    for text, expected in (
+        ("[[policy]]\nkeep_last = 1\n", "policy 1 names no repositories"),
+        ('[[policy]]\nrepositories = ["a"]\nkeep_first = 1\n', "unknown key 'keep_first'"),
+        ('[[policy]]\nrepositories = ["a"]\nkeep_last = true\n', "keep_last cannot be True"),
+    ):
+        (tmp_path / "policies").write_text(text)
+        argv = [registries.LAMINA, "registry", "serve", "--root", f"{tmp_path}/root", "--listen", "127.0.0.1:0"]
+        done = subprocess.run(
+            [*argv, "--policies", f"{tmp_path}/policies"], capture_output=True, text=True, timeout=20, check=False
+        )
+        assert done.returncode == 1
+        assert expected in done.stderr

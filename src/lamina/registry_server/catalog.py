@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -17,6 +17,7 @@ from lamina.oci.digest import Digest
 from lamina.registry_server.documents import Document
 from lamina.registry_server.errors import (
     blob_unknown,
+    denied,
     manifest_blob_unknown,
     manifest_unknown,
     name_unknown,
@@ -103,11 +104,22 @@ class Collected:
     freed_bytes: int
 
 
+def _no_quota(repository: str) -> int | None:
+    return None
+
+
 class Catalog:
     """The rows. Methods raise RegistryError for what is not there."""
 
-    def __init__(self, database: Database, storage: Storage, touch_s: float = 60.0) -> None:
-        """A link that was touched less than *touch_s* ago is not touched again."""
+    def __init__(
+        self,
+        database: Database,
+        storage: Storage,
+        touch_s: float = 60.0,
+        quota_of: Callable[[str], int | None] = _no_quota,
+    ) -> None:
+        """A link that was touched less than *touch_s* ago is not touched again; *quota_of* is what a repository may hold, in bytes."""
+        self._quota_of = quota_of
         self._touch_s = touch_s
         self._database = database
         self._storage = storage
@@ -153,7 +165,7 @@ class Catalog:
             ).fetchone()
             if row is None:
                 return False
-            _link(connection, _repository_id(connection, repository), digest)
+            self._link(connection, repository, digest)
             return True
 
         return await self._database.write(write)
@@ -198,15 +210,28 @@ class Catalog:
         def write(connection: sqlite3.Connection) -> None:
             if not connection.execute("DELETE FROM upload WHERE id = ?", (upload_id,)).rowcount:
                 raise upload_unknown(upload_id)
-            if connection.execute("SELECT 1 FROM blob WHERE digest = ?", (str(digest),)).fetchone() is None:
+            query = "SELECT 1 FROM blob WHERE digest = ?"
+            is_new = connection.execute(query, (str(digest),)).fetchone() is None
+            if is_new:
                 connection.execute("INSERT INTO blob VALUES (?, ?)", (str(digest), size))
+            self._link(connection, repository, digest)
+            if is_new or not self._storage.blob_path(digest).exists():  # last of all, as no rollback undoes it
                 self._storage.adopt(upload_id, digest)
-            elif not self._storage.blob_path(digest).exists():
-                self._storage.adopt(upload_id, digest)  # it was lost
-            _link(connection, _repository_id(connection, repository), digest)
 
-        await self._database.write(write)
-        self._storage.upload_path(upload_id).unlink(missing_ok=True)
+        try:
+            await self._database.write(write)
+        finally:
+            self._storage.upload_path(upload_id).unlink(missing_ok=True)
+
+    def _link(self, connection: sqlite3.Connection, repository: str, digest: Digest) -> None:
+        """A repository has a blob. Raises RegistryError if it may not hold so much."""
+        number = _repository_id(connection, repository)
+        connection.execute("INSERT OR REPLACE INTO link VALUES (?, ?, ?)", (number, str(digest), int(time.time())))
+        quota = self._quota_of(repository)
+        if quota is not None:
+            query = "SELECT sum(size) AS size FROM link JOIN blob USING (digest) WHERE repository = ?"
+            if connection.execute(query, (number,)).fetchone()["size"] > quota:
+                raise denied(f"{repository} may hold {quota} bytes, and this would be more")
 
     # ---- manifests
 
@@ -412,10 +437,6 @@ def _known_id(connection: sqlite3.Connection, name: str) -> int:
     if row is None:
         raise name_unknown(name)
     return int(row["id"])
-
-
-def _link(connection: sqlite3.Connection, repository: int, digest: Digest) -> None:
-    connection.execute("INSERT OR REPLACE INTO link VALUES (?, ?, ?)", (repository, str(digest), int(time.time())))
 
 
 def _check_needs(connection: sqlite3.Connection, repository: int, document: Document) -> None:

@@ -10,7 +10,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,7 +23,9 @@ from lamina.registry_server.application import Application
 from lamina.registry_server.catalog import Catalog
 from lamina.registry_server.metrics import Metrics
 from lamina.registry_server.passwords import Passwords
+from lamina.registry_server.retention import Policies, retain
 from lamina.registry_server.rules import Anonymous, Rules
+from lamina.registry_server.scrub import scrub
 from lamina.registry_server.settings import Settings
 from lamina.registry_server.storage import Storage
 from lamina.registry_server.tokens import Tokens
@@ -105,19 +107,19 @@ async def _serve(arguments: argparse.Namespace, counts: Path, *, first: int | No
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    collecting = None
+    maintaining = None
     try:
         host = await server.listen(f"tcp://{arguments.listen}", shared=arguments.processes > 1)
         if first is None:
             _log.info("listening on %s, storage %s", host, settings.root)
-            if settings.collect_every_s:
-                collecting = asyncio.create_task(_collect_often(catalog, settings))
+            maintaining = asyncio.create_task(_maintain(database, storage, catalog, settings))
         else:
             loop.add_reader(first, stop.set)
         await stop.wait()
     finally:
-        if collecting is not None:
-            collecting.cancel()
+        if maintaining is not None:
+            maintaining.cancel()
+            await asyncio.wait((maintaining,))
         await server.close(_SHUTDOWN_S)
         await database.close()
     return 0
@@ -127,17 +129,48 @@ async def _open(settings: Settings) -> tuple[Storage, Catalog, Database]:
     settings.root.mkdir(mode=0o700, parents=True, exist_ok=True)
     storage = Storage(settings.root)
     storage.open()
+    policies = Policies.read(settings.policies) if settings.policies else Policies()
+
+    def quota_of(repository: str) -> int | None:
+        policy = policies.of(repository)
+        return policy.quota if policy is not None else None
+
     database = await Database.open(settings.root / "registry.db", (catalog_module.SCHEMA,))
-    return storage, Catalog(database, storage, min(_TOUCHED_S, settings.unused_s / 10)), database
+    return storage, Catalog(database, storage, min(_TOUCHED_S, settings.unused_s / 10), quota_of), database
 
 
-async def _collect_often(catalog: Catalog, settings: Settings) -> None:
+async def _maintain(database: Database, storage: Storage, catalog: Catalog, settings: Settings) -> None:
+    """What is done again and again, by the first process: retention and garbage, and scrubbing."""
+
+    async def tidy() -> None:
+        await _retain(database, settings)
+        await collect(catalog, settings)
+
+    async def look() -> None:
+        await scrub(database, storage, settings.scrub_bytes_per_s)
+
+    async with asyncio.TaskGroup() as tasks:
+        for work, every_s in ((tidy, settings.collect_every_s), (look, settings.scrub_every_s)):
+            if every_s:
+                tasks.create_task(_often(work, every_s))
+
+
+async def _often(work: Callable[[], Awaitable[None]], every_s: float) -> None:
     while True:
         try:
-            await collect(catalog, settings)
+            await work()
         except (LaminaError, OSError):
-            _log.exception("garbage could not be collected")
-        await asyncio.sleep(settings.collect_every_s)
+            _log.exception("maintenance failed")
+        await asyncio.sleep(every_s)
+
+
+async def _retain(database: Database, settings: Settings, *, dry_run: bool = False) -> list[str]:
+    if settings.policies is None:
+        return []
+    gone = await retain(database, Policies.read(settings.policies), dry_run=dry_run)
+    for name in gone:
+        _log.info("%s %s by policy", "would remove" if dry_run else "removed", name)
+    return gone
 
 
 async def collect(catalog: Catalog, settings: Settings, *, dry_run: bool = False) -> tuple[int, int]:
@@ -155,11 +188,19 @@ async def collect(catalog: Catalog, settings: Settings, *, dry_run: bool = False
 
 async def _collect_once(arguments: argparse.Namespace) -> int:
     settings = _settings(arguments)
-    _, catalog, database = await _open(settings)
+    storage, catalog, database = await _open(settings)
     try:
+        gone = await _retain(database, settings, dry_run=arguments.dry_run)
         blobs, freed = await collect(catalog, settings, dry_run=arguments.dry_run)
+        scrubbed = await scrub(database, storage, 0) if arguments.scrub else None
     finally:
         await database.close()
+    for name in gone:
+        print(f"{'would remove' if arguments.dry_run else 'removed'} {name}")
+    if scrubbed is not None:
+        for digest in scrubbed.damaged:
+            print(f"damaged: {digest}")
+        print(f"hashed {scrubbed.blobs} blobs, {len(scrubbed.damaged)} damaged")
     print(f"{'would remove' if arguments.dry_run else 'removed'} {blobs} blobs, {freed} bytes")
     return 0
 
@@ -175,6 +216,9 @@ def _settings(arguments: argparse.Namespace) -> Settings:
         public_url=arguments.public_url.rstrip("/"),
         audit=arguments.audit,
         requests_per_minute=arguments.rate_limit,
+        policies=arguments.policies,
+        scrub_every_s=arguments.scrub_every,
+        scrub_bytes_per_s=arguments.scrub_speed,
         deletes=not arguments.no_deletes,
         blob_limit=arguments.max_blob_size,
         manifest_limit=arguments.max_manifest_size,
@@ -219,6 +263,24 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="requests a minute for each client and process (default: any)",
     )
+    parser.add_argument(
+        "--policies", type=Path, help="a TOML file that says which tags are kept, and what repositories may hold"
+    )
+    parser.add_argument(
+        "--scrub-every",
+        type=float,
+        default=defaults.scrub_every_s,
+        metavar="SECONDS",
+        help="how often all blobs are hashed again, 0 for never (default %(default).0f)",
+    )
+    parser.add_argument(
+        "--scrub-speed",
+        type=float,
+        default=defaults.scrub_bytes_per_s,
+        metavar="BYTES",
+        help="how many bytes a second of that at most (default %(default).0f)",
+    )
+    parser.add_argument("--scrub", action="store_true", help="with --garbage-collect: hash all blobs again, too")
     parser.add_argument("--no-deletes", action="store_true", help="let nothing be removed by clients")
     parser.add_argument("--max-blob-size", type=int, default=defaults.blob_limit, metavar="BYTES")
     parser.add_argument("--max-manifest-size", type=int, default=defaults.manifest_limit, metavar="BYTES")

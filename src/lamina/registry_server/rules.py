@@ -90,10 +90,11 @@ def _rule(path: Path, number: int, entry: Any) -> Rule:
     unknown = set(entry["actions"]) - set(ACTIONS)
     if unknown:
         raise InvalidRules(path, f"rule {number}: unknown action {min(unknown)!r}: pull, push and delete are known")
-    patterns = tuple(re.compile(_as_expression(text)) for text in entry["repositories"])
+    patterns = tuple(re.compile(as_expression(text)) for text in entry["repositories"])
     return Rule(frozenset(entry["users"]), patterns, frozenset(entry["actions"]))
 
 
-def _as_expression(pattern: str) -> str:
+def as_expression(pattern: str) -> str:
+    """A pattern of names as a regular expression: ``*`` fits within a part, ``**`` over parts."""
     parts = re.split(r"(\*\*|\*)", pattern)
     return "".join({"**": ".*", "*": "[^/]*"}.get(part, re.escape(part)) for part in parts)

@@ -14,7 +14,8 @@ class Settings:
 
     *rules* is a file that takes the place of *anonymous*; *tokens* is whether clients are sent for a token rather than asked for a
     password each time. *unused_s* is how long a blob is kept that no manifest needs, *stale_upload_s* how long an upload that does
-    not grow; *collect_every_s* is how often garbage is collected, 0 for never.
+    not grow; *collect_every_s* is how often garbage is collected, and by *policies* tags are removed;
+    *scrub_every_s* how often all blobs are hashed again; 0 is for never.
     """
 
     root: Path
@@ -24,6 +25,9 @@ class Settings:
     tokens: bool = False
     public_url: str = ""
     audit: Path | None = None
+    policies: Path | None = None
+    scrub_every_s: float = 0.0
+    scrub_bytes_per_s: float = 20e6
     requests_per_minute: int = 0
     deletes: bool = True
     blob_limit: int = 100 << 30

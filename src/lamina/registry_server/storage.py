@@ -5,6 +5,7 @@
     ROOT/blobs/sha256/ab/<hex>    a blob; nothing else ever has such a name
     ROOT/uploads/<id>             an upload on its way
     ROOT/trash/<algorithm>-<hex>  a blob that a collection takes away; see ``recover``
+    ROOT/damaged/…                a blob whose bytes are no longer what they were
 
 Everything here blocks. Which blobs exist is the catalog's to say: names change under its write lock.
 """
@@ -32,10 +33,11 @@ class Storage:
         self._blobs = root / "blobs"
         self._uploads = root / "uploads"
         self._trash = root / "trash"
+        self._damaged = root / "damaged"
 
     def open(self) -> None:
         """Make the directories where they are missing."""
-        for directory in (self._blobs, self._uploads, self._trash):
+        for directory in (self._blobs, self._uploads, self._trash, self._damaged):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def blob_path(self, digest: Digest) -> Path:
@@ -73,6 +75,11 @@ class Storage:
         for path in self._trash.iterdir():
             algorithm, _, text = path.name.partition("-")
             yield Digest(f"{algorithm}:{text}")
+
+    def set_aside(self, digest: Digest) -> None:
+        """A blob is damaged: it is kept where nobody is served it. Under the write lock."""
+        with suppress(FileNotFoundError):
+            self.blob_path(digest).rename(self._damaged / f"{digest.algorithm}-{digest.hex}")
 
     def take_back(self, digest: Digest) -> None:
         """A blob whose row is still there comes back from the trash. Under the write lock."""
