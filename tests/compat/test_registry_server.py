@@ -7,8 +7,10 @@ import hashlib
 import json
 import os
 import subprocess
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import urllib3
 import registries
 from conftest import Daemon
 from registries import OwnRegistry, htpasswd_line, serving_own
+from troubled import Trouble, troubled
 from waiting import wait_until
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -50,7 +53,8 @@ class Api:
         """Store a blob; returns its digest."""
         begun = self.ask("POST", f"/v2/{name}/blobs/uploads/")
         assert begun.status == 202
-        done = self.ask("PUT", f"{begun.headers['Location']}?digest={digest(data, algorithm)}", data)
+        place = begun.headers["Location"]
+        done = self.ask("PUT", f"{place}{'&' if '?' in place else '?'}digest={digest(data, algorithm)}", data)
         assert done.status == 201, done.data
         return digest(data, algorithm)
 
@@ -545,3 +549,91 @@ def test_policies_that_make_no_sense_are_named(tmp_path: Path) -> None:
         )
         assert done.returncode == 1
         assert expected in done.stderr
+
+
+def test_what_is_another_registry_s_is_fetched_kept_and_served_while_that_is_down(
+    daemon: Daemon, context: Path, tmp_path: Path
+) -> None:
+    """By docker's command line, and by containerd's way to name the registry."""
+    with registries.serving(tmp_path / "upstream") as upstream, troubled(upstream.host) as way:
+        options = ["--upstream", f"hub={way.host}", "--fresh", "0"]
+        with serving_own(tmp_path / "own", *options) as own:
+            (context / "Dockerfile").write_text("FROM busybox\nRUN echo mirrored > /text\n")
+            daemon.docker_ok("build", "-q", "-t", f"{upstream.host}/lib/app:1", context)
+            daemon.docker_ok("push", f"{upstream.host}/lib/app:1")
+            daemon.docker_ok("rmi", f"{upstream.host}/lib/app:1")
+            name = f"{own.host}/hub/lib/app:1"
+            daemon.docker_ok("pull", name)
+            assert daemon.docker_ok("run", "--rm", "--network", "none", name, "cat", "/text") == "mirrored"
+            api = Api(own.host)
+            by_ns = api.ask("GET", f"/v2/lib/app/manifests/1?ns={way.host}")
+            assert by_ns.status == 200
+            layers = [layer["digest"] for layer in json.loads(by_ns.data)["layers"]]
+            for layer in layers:
+                assert api.ask("GET", f"/v2/hub/lib/app/blobs/{layer}").status == 200
+            first = way.blob_bytes()
+            for layer in layers:
+                assert api.ask("GET", f"/v2/hub/lib/app/blobs/{layer}").status == 200
+            assert way.blob_bytes() == first > 0
+            assert code(api.ask("GET", "/v2/hub/lib/app/manifests/2")) == "MANIFEST_UNKNOWN"
+            way.trouble = lambda method, path: Trouble(status=404)
+            assert api.ask("GET", "/v2/hub/lib/app/manifests/1").status == 404  # it is gone there
+            way.trouble = lambda method, path: Trouble(status=403)
+            assert api.ask("GET", "/v2/hub/lib/app/manifests/1").data == by_ns.data
+            assert api.ask("GET", "/v2/hub/lib/app/manifests/3").status == 502
+            way.trouble = lambda method, path: None
+            _, pushed = api.manifest("hub/lib/app", "own")
+            assert api.ask("GET", "/v2/hub/lib/app/manifests/own").data == pushed
+
+
+def test_bytes_of_an_upstream_that_are_wrong_are_nobody_s(tmp_path: Path) -> None:
+    with registries.serving(tmp_path / "upstream") as upstream, troubled(upstream.host) as way:
+        data = os.urandom(3_000_000)
+        Api(upstream.host).upload("app", data)
+        with serving_own(tmp_path / "own", "--upstream", f"={way.host}") as own:
+            api = Api(own.host)
+            way.trouble = lambda method, path: Trouble(corrupt_at=1000) if method == "GET" else None
+            with pytest.raises(urllib3.exceptions.HTTPError):
+                api.ask("GET", f"/v2/app/blobs/{digest(data)}")
+            assert own.blobs() == set()
+            assert list((own.root / "uploads").iterdir()) == []
+            way.trouble = lambda method, path: None
+            assert api.ask("HEAD", f"/v2/app/blobs/{digest(data)}").headers["Content-Length"] == "3000000"
+            assert api.ask("GET", f"/v2/app/blobs/{digest(data)}").data == data
+            assert own.blobs() == {digest(data)[7:]}
+
+
+def test_others_are_told_of_pushes_and_removals(tmp_path: Path) -> None:
+    told: list[dict[str, Any]] = []
+
+    class Listener(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            fails = not told and not getattr(self.server, "has_failed", False)
+            self.server.has_failed = True  # type: ignore[attr-defined]
+            if not fails:
+                told.extend(json.loads(body)["events"])
+            self.send_response(500 if fails else 200)
+            self.end_headers()
+
+        def log_message(self, *arguments: Any) -> None:
+            """Nothing is printed."""
+
+    with HTTPServer(("127.0.0.1", 0), Listener) as listener:
+        threading.Thread(target=listener.serve_forever, args=(0.01,), daemon=True).start()
+        url = f"http://127.0.0.1:{listener.server_address[1]}/events"
+        with serving_own(tmp_path / "own", "--webhook", url) as own:
+            api = Api(own.host)
+            name, data = api.manifest("told", "v1")
+            assert api.ask("DELETE", "/v2/told/manifests/v1").status == 202
+            wait_until(lambda: len(told) == 2, "nobody is told")
+        listener.shutdown()
+    assert [event["action"] for event in told] == ["push", "delete"]
+    assert told[0]["target"] == {
+        "mediaType": OCI_MANIFEST,
+        "digest": name,
+        "size": len(data),
+        "length": len(data),
+        "repository": "told",
+        "tag": "v1",
+    }

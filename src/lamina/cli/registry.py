@@ -11,7 +11,7 @@ from lamina.cli.grammar import CommandFailed, Parser
 from lamina.cli.images import check_platform
 from lamina.cli.output import stderr
 from lamina.client.client import Client
-from lamina.client.credentials import known_of
+from lamina.client.credentials import as_credentials, known_of
 from lamina.errors import LaminaError
 from lamina.oci.reference import Reference
 
@@ -185,20 +185,12 @@ def _registry_place(text: str, *, insecure: bool) -> RegistryPlace:
 
 
 def _access(reference: Reference, *, insecure: bool) -> Access:
-    import base64
-
-    from lamina.registry import Access, Credentials
+    from lamina.registry import Access
     from lamina.registry.hosts import Settings
 
     known = known_of(reference.domain)
-    username, password = known.get("username", ""), known.get("password", "")
-    if known.get("auth") and not username:
-        username, _, password = base64.b64decode(known["auth"] + "==").decode(errors="replace").partition(":")
-    credentials = Credentials(
-        username, password.strip("\0"), known.get("identitytoken", ""), known.get("registrytoken", "")
-    )
     settings = Settings(insecure=[reference.domain] if insecure else [])
-    return Access.of(reference, settings, credentials if known else None)
+    return Access.of(reference, settings, as_credentials(known) if known else None)
 
 
 COMMANDS = {

@@ -7,10 +7,13 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lamina.errors import LaminaError
 from lamina.oci.reference import DEFAULT_DOMAIN
+
+if TYPE_CHECKING:
+    from lamina.registry import Credentials
 
 HUB = "https://index.docker.io/v1/"
 _TOKEN_USER = "<token>"  # noqa: S105 - the name under which helpers keep a token
@@ -48,6 +51,17 @@ def known_of(server: str) -> dict[str, str]:
     """What is known of one registry, in the form of ``X-Registry-Auth``; nothing if nothing is."""
     document, name = _document(), key_of(server)
     return _from_helper(document, name) or _from_file(document, name)
+
+
+def as_credentials(entry: Mapping[str, str]) -> Credentials:
+    """What is known of a registry, as the registry client takes it."""
+    from lamina.registry import Credentials
+
+    username, password = entry.get("username", ""), entry.get("password", "")
+    if entry.get("auth") and not username:
+        username, _, password = base64.b64decode(entry["auth"] + "==").decode(errors="replace").partition(":")
+    tokens = (entry.get("identitytoken", ""), entry.get("registrytoken", ""))
+    return Credentials(username, password.strip("\0"), *tokens)
 
 
 def auth_headers(server: str) -> dict[str, str]:

@@ -145,6 +145,20 @@ class Repository:
         finish(response)
         return response.status == 200
 
+    def blob_size(self, digest: Digest) -> int:
+        """How long a blob is, where it can be had. Raises NotInRegistry."""
+        what = f"{self.name}@{digest}"
+
+        def ask(connection: Connection) -> int:
+            response = connection.ask("HEAD", f"blobs/{digest}")
+            finish(response)
+            if response.status == 404:
+                raise NotInRegistry(what)
+            connection.expect(response, what, 200)
+            return _heading(response).size
+
+        return self._first_of("pull", ask)
+
     def read_blob(self, digest: Digest) -> bytes:
         """A small blob's bytes. Raises NotInRegistry, WrongBytes, or RegistryRefused if it is no small one."""
         what = f"{self.name}@{digest}"

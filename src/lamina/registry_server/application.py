@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import BinaryIO
 from urllib.parse import parse_qsl, quote, unquote
 
 import msgspec
 
-from lamina.http import FileResponse, Request, Response
+from lamina.http import FileResponse, Request, Response, StreamingResponse
 from lamina.http.connection import Answer
 from lamina.oci.descriptor import OCI_INDEX
 from lamina.oci.digest import Digest, InvalidDigest
@@ -23,10 +25,12 @@ from lamina.registry_server.documents import read_document
 from lamina.registry_server.errors import RegistryError
 from lamina.registry_server.limits import RateLimit, TooManyRequests
 from lamina.registry_server.metrics import Metrics
+from lamina.registry_server.mirror import Mirror
 from lamina.registry_server.rules import Action
 from lamina.registry_server.settings import Settings
 from lamina.registry_server.storage import Storage
 from lamina.registry_server.uploads import Uploads
+from lamina.registry_server.webhooks import Happened, Webhooks
 
 _NAME = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")
 _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
@@ -64,7 +68,15 @@ class Application:
     """Answers requests."""
 
     def __init__(
-        self, settings: Settings, storage: Storage, catalog: Catalog, access: Access, metrics: Metrics, scheme: str
+        self,
+        settings: Settings,
+        storage: Storage,
+        catalog: Catalog,
+        access: Access,
+        metrics: Metrics,
+        mirror: Mirror,
+        webhooks: Webhooks,
+        scheme: str,
     ) -> None:
         """*scheme* is what clients speak to reach this server, where no public URL says so."""
         self._scheme = scheme
@@ -75,6 +87,8 @@ class Application:
         self._catalog = catalog
         self._access = access
         self._metrics = metrics
+        self._mirror = mirror
+        self._webhooks = webhooks
         self._uploads = Uploads(storage, catalog, settings.blob_limit)
         self._kinds: dict[str, Callable[[Request, Target], Awaitable[Answer]]] = {
             "base": self._base,
@@ -97,6 +111,8 @@ class Application:
             target = target_of(request.path)
             if target.kind not in self._kinds:
                 raise errors.no_such_page()
+            if request.query("ns") and target.repository:
+                target = replace(target, repository=self._mirror.local_name(target.repository, request.query("ns")))
             if target.kind not in _OPEN:
                 visitor = await self._admitted(request, target)
             answer = await self._kinds[target.kind](request, target)
@@ -210,8 +226,10 @@ class Application:
         if request.method == "DELETE":
             self._check_deletes()
             await self._catalog.delete_manifest(target.repository, reference)
+            digest, tag = (Digest(reference), None) if ":" in reference else (None, reference)
+            self._webhooks.tell(Happened("delete", target.repository, await self._user(request), digest, tag))
             return Response(202)
-        found = await self._catalog.manifest(target.repository, reference)
+        found = await self._mirror.manifest(target.repository, reference)
         headers = {"Docker-Content-Digest": str(found.digest), "ETag": f'"{found.digest}"'}
         if request.headers.get("If-None-Match", "").strip('"') == found.digest:
             return Response(304, headers=headers)
@@ -226,6 +244,9 @@ class Application:
             raise errors.digest_invalid(f"it is {Digest.of(data)}")
         tag = None if is_digest else reference
         await self._catalog.put_manifest(repository, tag, digest, document.media_type, data, document)
+        self._webhooks.tell(
+            Happened("push", repository, await self._user(request), digest, tag, document.media_type, len(data))
+        )
         headers = {"Location": f"/v2/{repository}/manifests/{digest}", "Docker-Content-Digest": str(digest)}
         if document.subject is not None:
             headers["OCI-Subject"] = str(document.subject)
@@ -238,13 +259,11 @@ class Application:
             self._check_deletes()
             await self._catalog.delete_blob(target.repository, digest)
             return Response(202)
-        size = await self._catalog.blob_size(target.repository, digest)
-        headers = {
-            "Docker-Content-Digest": str(digest),
-            "ETag": f'"{digest}"',
-            "Accept-Ranges": "bytes",
-            "Cache-Control": "max-age=31536000",
-        }
+        try:
+            size = await self._catalog.blob_size(target.repository, digest)
+        except RegistryError:
+            return await self._blob_elsewhere(request, target.repository, digest)
+        headers = _of_blob(digest) | {"Accept-Ranges": "bytes"}
         offset, length, status = _part(request.headers.get("Range", ""), size)
         if status == 206:
             headers["Content-Range"] = f"bytes {offset}-{offset + length - 1}/{size}"
@@ -255,6 +274,14 @@ class Application:
         if request.method == "GET":
             self._metrics.sent(length)
         return FileResponse(file, offset, length, "application/octet-stream", status, headers)
+
+    async def _blob_elsewhere(self, request: Request, repository: str, digest: Digest) -> Answer:
+        """A blob that is another registry's, and not here yet."""
+        if request.method == "HEAD":
+            size = await self._mirror.blob_size(repository, digest)
+            return FileResponse(_nothing(), 0, size, headers=_of_blob(digest))
+        body = await self._mirror.blob(repository, digest)
+        return StreamingResponse(body, "application/octet-stream", headers=_of_blob(digest))
 
     # ---- uploads
 
@@ -312,6 +339,9 @@ class Application:
         await self._append(request, repository, upload_id)
         await self._uploads.finish(repository, upload_id, digest)
         return _stored(repository, digest)
+
+    async def _user(self, request: Request) -> str:
+        return (await self._access.visitor(request.headers.get("Authorization", ""))).user
 
     def _check_deletes(self) -> None:
         if not self._settings.deletes:
@@ -393,6 +423,19 @@ def _part(text: str, size: int) -> tuple[int, int, int]:
     if offset >= end:
         raise errors.range_invalid(f"the blob has {size} bytes")
     return offset, end - offset, 206
+
+
+def _nothing() -> BinaryIO:
+    """A file for an answer that is sent without its body."""
+    return open(os.devnull, "rb", buffering=0)
+
+
+def _of_blob(digest: Digest) -> dict[str, str]:
+    return {
+        "Docker-Content-Digest": str(digest),
+        "ETag": f'"{digest}"',
+        "Cache-Control": "max-age=31536000",
+    }
 
 
 def _under_way(status: int, repository: str, upload_id: str, size: int) -> Response:

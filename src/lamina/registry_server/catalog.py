@@ -71,6 +71,13 @@ SCHEMA = Schema(
             id TEXT PRIMARY KEY,
             repository INTEGER NOT NULL REFERENCES repository (id)
         ) STRICT""",
+        """CREATE TABLE mirrored (
+            repository INTEGER NOT NULL,
+            name TEXT NOT NULL,
+            checked_s INTEGER NOT NULL,
+            PRIMARY KEY (repository, name),
+            FOREIGN KEY (repository, name) REFERENCES tag (repository, name) ON DELETE CASCADE
+        ) STRICT, WITHOUT ROWID""",
     ),
 )
 
@@ -255,13 +262,22 @@ class Catalog:
         return StoredManifest(Digest(row["digest"]), row["media_type"], row["data"])
 
     async def put_manifest(
-        self, repository: str, tag: str | None, digest: Digest, media_type: str, data: bytes, document: Document
+        self,
+        repository: str,
+        tag: str | None,
+        digest: Digest,
+        media_type: str,
+        data: bytes,
+        document: Document,
+        *,
+        is_complete: bool = True,
     ) -> None:
-        """Store a manifest, and let a *tag* mean it. All that it needs must be there."""
+        """Store a manifest, and let a *tag* mean it. All that it needs must be there, but for one that *is* not *complete* yet."""
 
         def write(connection: sqlite3.Connection) -> None:
             number = _repository_id(connection, repository)
-            _check_needs(connection, number, document)
+            if is_complete:
+                _check_needs(connection, number, document)
             now = int(time.time())
             connection.execute(
                 "INSERT INTO manifest VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
@@ -285,6 +301,21 @@ class Catalog:
                 connection.execute("INSERT OR REPLACE INTO tag VALUES (?, ?, ?, ?)", (number, tag, str(digest), now))
 
         await self._database.write(write)
+
+    async def mirrored(self, repository: str, tag: str) -> int | None:
+        """When a tag that came from another registry was last looked up there; None for one that did not."""
+        query = (
+            "SELECT checked_s FROM mirrored JOIN repository ON repository.id = mirrored.repository "
+            "WHERE repository.name = ? AND mirrored.name = ?"
+        )
+        row = await self._database.read(lambda c: c.execute(query, (repository, tag)).fetchone())
+        return int(row["checked_s"]) if row is not None else None
+
+    async def note_mirrored(self, repository: str, tag: str) -> None:
+        """A tag is at this moment what it is at another registry."""
+        query = "INSERT OR REPLACE INTO mirrored SELECT id, ?, ? FROM repository WHERE name = ?"
+        values = (tag, int(time.time()), repository)
+        await self._database.write(lambda c: c.execute(query, values), lasting=False)
 
     async def delete_manifest(self, repository: str, reference: str) -> None:
         """Remove a manifest with its tags, or one tag alone."""

@@ -90,6 +90,11 @@ def unsupported(reason: str) -> RegistryError:
     return RegistryError(405, "UNSUPPORTED", reason)
 
 
+def upstream_failed(reason: str) -> RegistryError:
+    """The registry that something is to be fetched from does not give it."""
+    return RegistryError(502, "UNAVAILABLE", f"the upstream registry failed: {reason}")
+
+
 def no_such_page() -> RegistryError:
     """A path that is about nothing."""
     return RegistryError(404, "UNSUPPORTED", "page not found")

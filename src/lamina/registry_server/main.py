@@ -14,14 +14,17 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from lamina.client.credentials import as_credentials, auths
 from lamina.errors import LaminaError
 from lamina.http import Server
 from lamina.http.tls import TlsFiles
+from lamina.registry import hosts as registry_hosts
 from lamina.registry_server import catalog as catalog_module
 from lamina.registry_server.access import Access
 from lamina.registry_server.application import Application
 from lamina.registry_server.catalog import Catalog
 from lamina.registry_server.metrics import Metrics
+from lamina.registry_server.mirror import Mirror, Upstream
 from lamina.registry_server.passwords import Passwords
 from lamina.registry_server.retention import Policies, retain
 from lamina.registry_server.rules import Anonymous, Rules
@@ -29,6 +32,7 @@ from lamina.registry_server.scrub import scrub
 from lamina.registry_server.settings import Settings
 from lamina.registry_server.storage import Storage
 from lamina.registry_server.tokens import Tokens
+from lamina.registry_server.webhooks import Webhooks
 from lamina.state import Database
 
 _log = logging.getLogger("lamina.registry")
@@ -99,8 +103,10 @@ async def _serve(arguments: argparse.Namespace, counts: Path, *, first: int | No
         Tokens(settings.root) if settings.tokens else None,
     )
     metrics = Metrics(counts)
+    webhooks = Webhooks(arguments.webhook)
+    mirror = _mirror(settings, catalog, storage, arguments.insecure_upstream)
     scheme = "https" if arguments.tls_cert else "http"
-    application = Application(settings, storage, catalog, access, metrics, scheme)
+    application = Application(settings, storage, catalog, access, metrics, mirror, webhooks, scheme)
     tls = TlsFiles(arguments.tls_cert, arguments.tls_key).context() if arguments.tls_cert else None
     server = Server(application.handle, {"Docker-Distribution-API-Version": "registry/2.0"}, tls=tls)
     stop = asyncio.Event()
@@ -121,8 +127,18 @@ async def _serve(arguments: argparse.Namespace, counts: Path, *, first: int | No
             maintaining.cancel()
             await asyncio.wait((maintaining,))
         await server.close(_SHUTDOWN_S)
+        await mirror.close()
+        await webhooks.close(_SHUTDOWN_S)
         await database.close()
     return 0
+
+
+def _mirror(settings: Settings, catalog: Catalog, storage: Storage, insecure: Sequence[str]) -> Mirror:
+    """The registries behind this one, asked by what docker's configuration knows of them."""
+    registries = [upstream.registry for upstream in settings.upstreams]
+    known = {name: as_credentials(entry) for name, entry in auths(registries).items()} if registries else {}
+    hosts = registry_hosts.Settings(insecure=insecure)
+    return Mirror(settings.upstreams, catalog, storage, hosts, known, settings.fresh_s)
 
 
 async def _open(settings: Settings) -> tuple[Storage, Catalog, Database]:
@@ -217,6 +233,8 @@ def _settings(arguments: argparse.Namespace) -> Settings:
         audit=arguments.audit,
         requests_per_minute=arguments.rate_limit,
         policies=arguments.policies,
+        upstreams=[Upstream.parse(text) for text in arguments.upstream],
+        fresh_s=arguments.fresh,
         scrub_every_s=arguments.scrub_every,
         scrub_bytes_per_s=arguments.scrub_speed,
         deletes=not arguments.no_deletes,
@@ -279,6 +297,26 @@ def _parser() -> argparse.ArgumentParser:
         default=defaults.scrub_bytes_per_s,
         metavar="BYTES",
         help="how many bytes a second of that at most (default %(default).0f)",
+    )
+    parser.add_argument(
+        "--upstream",
+        action="append",
+        default=[],
+        metavar="[PREFIX=]REGISTRY",
+        help="serve a registry's repositories below a prefix (default: its name; =REGISTRY: all names), repeatable",
+    )
+    parser.add_argument(
+        "--fresh",
+        type=float,
+        default=defaults.fresh_s,
+        metavar="SECONDS",
+        help="how long an upstream's tag is believed to be what it was (default %(default).0f)",
+    )
+    parser.add_argument(
+        "--insecure-upstream", action="append", default=[], metavar="HOST[:PORT]", help="may speak HTTP, repeatable"
+    )
+    parser.add_argument(
+        "--webhook", action="append", default=[], metavar="URL", help="tell of pushes and removals, repeatable"
     )
     parser.add_argument("--scrub", action="store_true", help="with --garbage-collect: hash all blobs again, too")
     parser.add_argument("--no-deletes", action="store_true", help="let nothing be removed by clients")

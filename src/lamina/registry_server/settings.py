@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lamina.registry_server.mirror import Upstream
 from lamina.registry_server.rules import Anonymous
 
 
@@ -15,7 +17,8 @@ class Settings:
     *rules* is a file that takes the place of *anonymous*; *tokens* is whether clients are sent for a token rather than asked for a
     password each time. *unused_s* is how long a blob is kept that no manifest needs, *stale_upload_s* how long an upload that does
     not grow; *collect_every_s* is how often garbage is collected, and by *policies* tags are removed;
-    *scrub_every_s* how often all blobs are hashed again; 0 is for never.
+    *scrub_every_s* how often all blobs are hashed again; 0 is for never. A tag of an
+    *upstream* is looked up again when it was last *fresh_s* ago.
     """
 
     root: Path
@@ -26,6 +29,8 @@ class Settings:
     public_url: str = ""
     audit: Path | None = None
     policies: Path | None = None
+    upstreams: Sequence[Upstream] = ()
+    fresh_s: float = 60.0
     scrub_every_s: float = 0.0
     scrub_bytes_per_s: float = 20e6
     requests_per_minute: int = 0
