@@ -8,11 +8,9 @@ taken as one; an entry that turns out to be no tar is remembered with its reason
 from __future__ import annotations
 
 import io
-import os
 import posixpath
 import tarfile
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -22,7 +20,7 @@ from lamina.image.errors import InvalidArchive
 from lamina.layer.compression import open_decompressed
 from lamina.layer.errors import LayerTooLarge
 from lamina.layer.headers import BLOCK, is_header
-from lamina.layer.ingest import IngestedLayer, Limits, from_fd, ingest
+from lamina.layer.ingest import IngestedLayer, Limits, ingest
 
 _MAXIMUM_DOCUMENT = 8 << 20
 _MAXIMUM_DOCUMENTS = 64 << 20
@@ -115,17 +113,16 @@ def _take_document(name: str, data: bytes, result: Unpacked) -> None:
 def _take_layer(name: str, stream: _Prefixed, result: Unpacked, stem: Path, limits: Limits) -> None:
     tar, tree, blob = (stem.with_suffix(suffix) for suffix in (".tar", ".tree", ".blob"))
 
-    def store(fd: int) -> IngestedLayer:
-        return ingest(from_fd(fd), tar_path=tar, tree_path=tree, blob_path=blob, limits=limits)
-
     try:
-        layer = _through_pipe(stream, store)
+        layer = ingest(stream.read_fully, tar_path=tar, tree_path=tree, blob_path=blob, limits=limits)
     except LayerTooLarge as error:
         raise InvalidArchive(f"layer {name}: {error}") from error
     except LaminaError as error:
         result.rejected[name] = str(error)
     else:
         result.layers[name] = StagedLayer(layer, tar, tree, blob)
+    while stream.read(_COPY_BYTES):
+        pass  # what was refused is still in the way of what follows it
 
 
 class _Bounded(io.RawIOBase):
@@ -153,33 +150,12 @@ class _Prefixed(io.RawIOBase):
 
     def read(self, size: int = -1) -> bytes:
         head, self._head = self._head, b""
-        return head + self._rest.read(size)
+        return head + self._rest.read(max(0, size - len(head)) if size >= 0 else size)
 
-
-def _through_pipe(stream: _Prefixed, consume: Callable[[int], IngestedLayer]) -> IngestedLayer:
-    """Give *consume* a descriptor that yields the stream; what it leaves unread is read and dropped."""
-    read_fd, write_fd = os.pipe()
-    failure: list[BaseException] = []
-
-    def pump() -> None:
-        try:
-            with open(write_fd, "wb", buffering=0) as sink:
-                while chunk := stream.read(_COPY_BYTES):
-                    view = memoryview(chunk)
-                    while view:
-                        view = view[sink.write(view) or 0 :]
-        except BrokenPipeError:
-            while stream.read(_COPY_BYTES):
-                pass
-        except BaseException as error:
-            failure.append(error)
-
-    thread = threading.Thread(target=pump, name="archive-entry")
-    thread.start()
-    try:
-        return consume(read_fd)
-    finally:
-        os.close(read_fd)
-        thread.join()
-        if failure:
-            raise failure[0]
+    def read_fully(self, size: int) -> bytes:
+        """*size* bytes, fewer only at the end."""
+        pieces = []
+        while size and (data := self.read(size)):
+            pieces.append(data)
+            size -= len(data)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)

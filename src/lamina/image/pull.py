@@ -143,14 +143,15 @@ class Pulls:
         return Pulled(image, remote.digest, was_here)
 
     def _known(self, name: Reference, platform: Platform | None) -> dict[Digest, Image]:
-        """The images that came from a repository, for this platform, by their digests there."""
+        """The images that came from a repository, by their digests there; by an index's only what is for the platform."""
         wanted = platform or Platform.of_host()
         known: dict[Digest, Image] = {}
         for image in self._images:
-            if platform is None or image.config.platform.matches(wanted):
-                for digest in self._images.digests(image.image_id):
-                    if digest.repository == name.repository and digest.digest is not None:
-                        known[digest.digest] = image
+            serves = image.config.platform.matches(wanted)
+            for digest in self._images.digests(image.image_id):
+                is_own = platform is None and digest.digest == image.manifest.descriptor.digest
+                if digest.repository == name.repository and digest.digest is not None and (serves or is_own):
+                    known[digest.digest] = image
         return known
 
     def _is_named(self, name: Reference, image: Image | ImageConfig) -> bool:
