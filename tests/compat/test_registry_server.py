@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ import pytest
 import urllib3
 
 import registries
-from conftest import Daemon
+from conftest import Daemon, serving
 from registries import OwnRegistry, htpasswd_line, serving_own
 from troubled import Trouble, troubled
 from waiting import wait_until
@@ -601,6 +602,12 @@ def test_bytes_of_an_upstream_that_are_wrong_are_nobody_s(tmp_path: Path) -> Non
             assert api.ask("HEAD", f"/v2/app/blobs/{digest(data)}").headers["Content-Length"] == "3000000"
             assert api.ask("GET", f"/v2/app/blobs/{digest(data)}").data == data
             assert own.blobs() == {digest(data)[7:]}
+            path = own.root / "blobs" / "sha256" / digest(data)[7:9] / digest(data)[7:]
+            path.write_bytes(b"damaged")
+            assert "1 damaged" in tidied(own, "--scrub")[1]
+            assert own.blobs() == set()
+            assert api.ask("GET", f"/v2/app/blobs/{digest(data)}").data == data
+            wait_until(lambda: own.blobs() == {digest(data)[7:]}, "it is not stored again")
 
 
 def test_others_are_told_of_pushes_and_removals(tmp_path: Path) -> None:
@@ -637,3 +644,36 @@ def test_others_are_told_of_pushes_and_removals(tmp_path: Path) -> None:
         "repository": "told",
         "tag": "v1",
     }
+
+
+def test_a_daemon_runs_one_beside_it(needs_root: None, busybox_tar: Path, tmp_path: Path, context: Path) -> None:
+    """It takes pushes, comes back when it is killed, with what it had, and ends with the daemon, also with a killed one."""
+    host = f"127.0.0.1:{registries.free_port()}"
+    options = ("--serve-registry", host, "--registry-option=--audit " + str(tmp_path / "audit"))
+    with serving(tmp_path / "daemon", busybox_tar, options) as own:
+
+        def pid() -> str:
+            found = [
+                path.parent.name
+                for path in Path("/proc").glob("[0-9]*/cmdline")
+                if host.encode() in path.read_bytes() and b"registry_server" in path.read_bytes()
+            ]
+            return found[0] if found else ""
+
+        wait_until(lambda: _is_up(host), "no registry answers")
+        own.docker_ok("tag", "busybox", f"{host}/bb:1")
+        own.docker_ok("push", f"{host}/bb:1")
+        first = pid()
+        os.kill(int(first), signal.SIGKILL)
+        wait_until(lambda: pid() not in ("", first) and _is_up(host), "it does not come back")
+        assert Api(host).ask("GET", "/v2/bb/manifests/1").status == 200
+        assert (tmp_path / "audit").exists()
+        own.kill()
+        wait_until(lambda: not pid(), "it outlives its daemon")
+
+
+def _is_up(host: str) -> bool:
+    try:
+        return Api(host).ask("GET", "/v2/").status == 200
+    except urllib3.exceptions.HTTPError:
+        return False

@@ -7,6 +7,7 @@ import asyncio
 import logging
 import os
 import resource
+import shlex
 import signal
 import ssl
 import sys
@@ -18,6 +19,7 @@ from urllib.parse import urlsplit
 
 from lamina.api import versions
 from lamina.daemon.application import Application
+from lamina.daemon.embedded_registry import EmbeddedRegistry
 from lamina.engine import EngineOptions, open_engine
 from lamina.engine.info import lamina_version
 from lamina.errors import InvalidArgument, LaminaError
@@ -78,6 +80,10 @@ async def _serve(arguments: argparse.Namespace) -> int:
         "Server": f"Lamina/{lamina_version()} (linux)",
     }
     server = Server(application.handle, headers, tls=tls, group=arguments.group)
+    registry = None
+    if arguments.serve_registry:
+        options = [word for text in arguments.registry_option for word in shlex.split(text)]
+        registry = EmbeddedRegistry(arguments.root.absolute() / "registry", arguments.serve_registry, options)
     try:
         for host in arguments.host or [_DEFAULT_HOST]:
             _log.info("listening on %s", await server.listen(host))
@@ -89,6 +95,8 @@ async def _serve(arguments: argparse.Namespace) -> int:
     finally:
         # builds are cut short, and their clients told so; other requests under way have a moment
         await asyncio.gather(engine.builder.close(), server.close(_SHUTDOWN_TIMEOUT_S))
+        if registry is not None:
+            await registry.close()
         await engine.close()
     return 0
 
@@ -207,6 +215,16 @@ def _parser() -> argparse.ArgumentParser:
         "--userns-remap",
         metavar="USER[:GROUP]",
         help="let containers' users be others on the host, of the ranges in /etc/subuid and /etc/subgid; or default",
+    )
+    parser.add_argument(
+        "--serve-registry", metavar="HOST:PORT", help="run a registry beside the daemon, kept below its root"
+    )
+    parser.add_argument(
+        "--registry-option",
+        action="append",
+        default=[],
+        metavar="OPTION",
+        help='further options of that registry, such as "--upstream =docker.io"; see lamina registry serve --help; repeatable',
     )
     registries = defaults.registries
     parser.add_argument(

@@ -269,8 +269,8 @@ class Application:
             headers["Content-Range"] = f"bytes {offset}-{offset + length - 1}/{size}"
         try:
             file = self._storage.open_blob(digest)
-        except FileNotFoundError:
-            raise errors.blob_unknown(digest) from None
+        except FileNotFoundError:  # it was damaged and set aside: its registry may have it, if it is another's
+            return await self._blob_elsewhere(request, target.repository, digest)
         if request.method == "GET":
             self._metrics.sent(length)
         return FileResponse(file, offset, length, "application/octet-stream", status, headers)

@@ -119,8 +119,9 @@ async def _serve(arguments: argparse.Namespace, counts: Path, *, first: int | No
         if first is None:
             _log.info("listening on %s, storage %s", host, settings.root)
             maintaining = asyncio.create_task(_maintain(database, storage, catalog, settings))
-        else:
-            loop.add_reader(first, stop.set)
+        for pipe in (first, arguments.end_with):
+            if pipe is not None:
+                loop.add_reader(pipe, stop.set)
         await stop.wait()
     finally:
         if maintaining is not None:
@@ -318,6 +319,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--webhook", action="append", default=[], metavar="URL", help="tell of pushes and removals, repeatable"
     )
+    parser.add_argument("--end-with", type=int, metavar="FD", help="end when the other side of this pipe is closed")
     parser.add_argument("--scrub", action="store_true", help="with --garbage-collect: hash all blobs again, too")
     parser.add_argument("--no-deletes", action="store_true", help="let nothing be removed by clients")
     parser.add_argument("--max-blob-size", type=int, default=defaults.blob_limit, metavar="BYTES")
