@@ -163,6 +163,7 @@ def test_a_pulled_image_keeps_its_digest_wherever_it_goes(
     source = f"docker://{registry.host}/kept/skopeo:1"
     skopeo("copy", "--dest-tls-verify=false", "--format=v2s2", f"docker-archive:{tmp_path}/kept.tar", source)
     digest = json.loads(skopeo("inspect", "--tls-verify=false", source))["Digest"]
+    daemon.docker_ok("rmi", name)
     daemon.docker_ok("pull", f"{registry.host}/kept/skopeo:1")
     daemon.docker_ok("tag", f"{registry.host}/kept/skopeo:1", f"{registry.host}/kept/again:2")
     assert f"2: digest: {digest} " in daemon.docker_ok("push", f"{registry.host}/kept/again:2")

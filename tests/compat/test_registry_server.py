@@ -9,11 +9,14 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 import urllib3
@@ -316,14 +319,16 @@ def test_who_may_do_what(tmp_path: Path) -> None:
         assert nobody.ask("GET", "/v2/kept/manifests/v1").status == 200
         refused = nobody.ask("POST", "/v2/kept/blobs/uploads/")
         assert (refused.status, code(refused)) == (401, "UNAUTHORIZED")
-        assert refused.headers["WWW-Authenticate"].startswith("Basic ")
+        assert refused.headers["WWW-Authenticate"].startswith("Bearer ")  # by which docker's clients can be both
         wrong = Api(guarded.host, "Basic " + base64.b64encode(b"somebody:wrong").decode())
         assert wrong.ask("GET", "/v2/kept/manifests/v1").status == 401
         passwords.write_text("")
         os.utime(passwords, ns=(1, 1))
         assert known.ask("POST", "/v2/kept/blobs/uploads/").status == 401
     with serving_own(tmp_path / "closed", "--htpasswd", str(passwords)) as closed:
-        assert Api(closed.host).ask("GET", "/v2/").status == 401
+        refused = Api(closed.host).ask("GET", "/v2/")
+        assert (refused.status, refused.headers["WWW-Authenticate"]) == (401, 'Basic realm="lamina registry"')
+        assert Api(closed.host).ask("GET", "/metrics").status == 401
 
 
 @pytest.fixture
@@ -677,3 +682,79 @@ def _is_up(host: str) -> bool:
         return Api(host).ask("GET", "/v2/").status == 200
     except urllib3.exceptions.HTTPError:
         return False
+
+
+def test_docker_may_pull_without_a_name_and_push_with_one(daemon: Daemon, tmp_path: Path) -> None:
+    (tmp_path / "htpasswd").write_text(htpasswd_line())
+    env = {"DOCKER_CONFIG": str(tmp_path / "config")}
+    options = ("--htpasswd", f"{tmp_path}/htpasswd", "--anonymous", "pull")
+    with serving_own(tmp_path / "own", *options) as own:
+        name = f"{own.host}/shown/to/all:1"
+        daemon.docker_ok("tag", "busybox", name)
+        assert daemon.docker("push", name).code == 1
+        assert daemon.docker("login", "-u", registries.USER, "-p", "wrong", own.host, env=env).code == 1
+        assert daemon.docker("login", "-u", registries.USER, "-p", registries.PASSWORD, own.host, env=env).code == 0
+        assert daemon.docker("push", name, env=env).code == 0
+        daemon.docker_ok("rmi", name)
+        daemon.docker_ok("pull", name)
+        anonymous = json.loads(Api(own.host).ask("GET", "/token").data)["token"]
+        assert Api(own.host, f"Bearer {anonymous}").ask("GET", "/metrics").status == 401
+        refresh = json.loads((tmp_path / "config" / "config.json").read_text())["auths"][own.host]["identitytoken"]
+        form = urlencode({"grant_type": "refresh_token", "refresh_token": refresh, "service": "x"})
+        assert Api(own.host).ask("POST", "/token", form).status == 200
+        (tmp_path / "htpasswd").write_text(htpasswd_line())  # another salt: another password, as far as anyone can tell
+        assert Api(own.host).ask("POST", "/token", form).status == 401
+
+
+def test_nobody_adds_to_an_upload_that_is_being_finished(api: Api, own: OwnRegistry) -> None:
+    """However requests fall, a blob that is stored is what its digest says."""
+    for number in range(12):
+        data = os.urandom(3_000_000)
+        place = api.ask("POST", "/v2/raced/blobs/uploads/").headers["Location"]
+        api.ask("PATCH", place, data)
+        with ThreadPoolExecutor(3) as pool:
+            finishing = pool.submit(Api(own.host).ask, "PUT", f"{place}?digest={digest(data, 'sha512')}")
+            adding = [pool.submit(Api(own.host).ask, "PATCH", place, b"more") for _ in range(2)]
+            answers = [finishing.result().status, *(added.result().status for added in adding)]
+        got = api.ask("GET", f"/v2/raced/blobs/{digest(data, 'sha512')}")
+        assert got.status == (200 if answers[0] == 201 else 404), (number, answers)
+        if got.status == 200:
+            assert got.data == data
+    for path in own.root.glob("blobs/sha512/*/*"):
+        assert hashlib.sha512(path.read_bytes()).hexdigest() == path.name
+
+
+def test_a_blob_whose_file_is_lost_is_not_mounted_and_needed(api: Api, own: OwnRegistry) -> None:
+    name = api.upload("lost/from", b"lost bytes")
+    (own.root / "blobs" / "sha256" / name[7:9] / name[7:]).unlink()
+    assert api.ask("POST", f"/v2/lost/to/blobs/uploads/?mount={name}&from=lost/from").status == 202
+    config = {**EMPTY, "digest": name}
+    document = json.dumps({"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": []}).encode()
+    put = api.ask("PUT", "/v2/lost/from/manifests/v1", document, Content_Type=OCI_MANIFEST)
+    assert code(put) == "MANIFEST_BLOB_UNKNOWN"
+    api.upload("lost/from", b"lost bytes")
+    assert api.ask("PUT", "/v2/lost/from/manifests/v1", document, Content_Type=OCI_MANIFEST).status == 201
+
+
+def test_a_blob_that_is_too_large_keeps_no_place(tmp_path: Path) -> None:
+    with serving_own(tmp_path / "own", "--max-blob-size", "1000") as own:
+        api = Api(own.host)
+        data = b"x" * 2000
+        refused = api.ask("POST", f"/v2/large/blobs/uploads/?digest={digest(data)}", data)
+        assert (refused.status, code(refused)) == (413, "SIZE_INVALID")
+        assert list((own.root / "uploads").iterdir()) == []
+
+
+def test_what_a_client_pushes_is_not_overwritten_by_an_upstream(tmp_path: Path) -> None:
+    with registries.serving(tmp_path / "upstream") as upstream, troubled(upstream.host) as way:
+        Api(upstream.host).manifest("app", "v1")
+        with serving_own(tmp_path / "own", "--upstream", f"={way.host}", "--fresh", "0") as own:
+            api = Api(own.host)
+            way.trouble = lambda method, path: Trouble(delay_s=1.0) if method == "GET" and "manifests" in path else None
+            with ThreadPoolExecutor(1) as pool:
+                fetching = pool.submit(Api(own.host).ask, "GET", "/v2/app/manifests/v1", Accept="*/*")
+                time.sleep(0.3)
+                _, pushed = api.manifest("app", "v1", annotations={"pushed": "here"})
+                assert fetching.result().status == 200
+            way.trouble = lambda method, path: None
+            assert api.ask("GET", "/v2/app/manifests/v1").data == pushed

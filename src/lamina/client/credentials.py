@@ -78,7 +78,7 @@ def keep(server: str, username: str, password: str, identity_token: str) -> str 
 
     Raises CredentialsNotKept.
     """
-    document, name = dict(_document()), key_of(server)
+    document, name = dict(_document(strictly=True)), key_of(server)
     helper = _helper_of(document, name)
     if helper:
         secret = identity_token or password
@@ -97,7 +97,7 @@ def keep(server: str, username: str, password: str, identity_token: str) -> str 
 
 def forget(server: str) -> bool:
     """Forget a registry; whether anything was known of it. Raises CredentialsNotKept."""
-    document, name = dict(_document()), key_of(server)
+    document, name = dict(_document(strictly=True)), key_of(server)
     entries = dict(document.get("auths") or {})
     was_known = bool(_from_helper(document, name)) or any(key in entries for key in _names_in_file(name))
     helper = _helper_of(document, name)
@@ -115,12 +115,20 @@ def _path() -> Path:
     return Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker") / "config.json"
 
 
-def _document() -> Mapping[str, Any]:
+def _document(*, strictly: bool = False) -> Mapping[str, Any]:
+    """What the file says; nothing if there is none. Raises CredentialsNotKept if it cannot be read and is to be, *strictly*."""
     try:
         document = json.loads(_path().read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        if isinstance(document, dict):
+            return document
+        reason = "it is no JSON object"
+    except FileNotFoundError:
         return {}
-    return document if isinstance(document, dict) else {}
+    except (OSError, ValueError) as error:
+        reason = str(error)
+    if strictly:
+        raise CredentialsNotKept(str(_path()), reason)
+    return {}
 
 
 def _write(document: Mapping[str, Any]) -> str:

@@ -99,9 +99,11 @@ class Channel(asyncio.Protocol):
         if length > _LARGE_FILE_BYTES:  # the kernel has more to send each time before this process is asked again
             self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LARGE_FILE_BYTES)
         try:
-            await asyncio.get_running_loop().sendfile(self._transport, file, offset, length)
+            sent = await asyncio.get_running_loop().sendfile(self._transport, file, offset, length)
         except (ConnectionError, RuntimeError) as error:
             raise ClientGone("the client closed the connection") from error
+        if sent < length:  # the rest of what was told would be the next answer
+            raise ClientGone("the file ended early")
         if self._is_paused and not self._transport.is_closing():
             self._transport.pause_reading()  # sendfile let it go on
 
@@ -161,6 +163,9 @@ class Channel(asyncio.Protocol):
 
     def _use(self, transport: asyncio.Transport) -> None:
         self._transport = transport
+        client = transport.get_extra_info("socket")
+        if client is not None and client.family != socket.AF_UNIX:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # a client that vanished is gone some day
         self._transport.set_write_buffer_limits(high=_WRITE_HIGH_WATER)
 
     # asyncio's side

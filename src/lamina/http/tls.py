@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from lamina.errors import InvalidArgument
-from lamina.http.channel import Channel
+from lamina.http.channel import Channel, ClientGone
 
 _log = logging.getLogger(__name__)
 _READ_BYTES = 256 << 10
@@ -72,6 +72,8 @@ class TlsChannel(Channel):
         while length and (data := file.read(min(length, _READ_BYTES))):
             length -= len(data)
             await self.write(data)
+        if length:
+            raise ClientGone("the file ended early")
 
     def _send(self, data: bytes) -> None:
         if not self._has_finished:

@@ -45,6 +45,7 @@ from lamina.registry.places import Place, RegistryPlace
 _AT_ONCE = 3
 """How many workers fetch side by side, as with docker."""
 _BATCH_BYTES = 8 << 20
+_LARGEST_LAYER = 1 << 40
 _LOOK_S = 0.1
 _CONFIGS = (OCI_CONFIG, DOCKER_CONFIG, "application/octet-stream", "application/json")
 
@@ -336,4 +337,6 @@ def _chosen(place: Place, media_type: str, data: bytes, platform: Platform) -> R
         raise InvalidDocument("index", "it has an index in it")
     for layer in document.layers:
         layer_compression(layer.media_type)
+        if layer.size > _LARGEST_LAYER:
+            raise InvalidDocument("manifest", f"a layer of {layer.size} bytes is too large")
     return RemoteImage(digest, document, place.read_blob(document.config.digest))

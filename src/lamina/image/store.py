@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -276,16 +276,14 @@ class ImageStore:
 
         *digests* are repositories with the digest that the image has there; that may be an index's.
 
-        The caller holds a lease on the layers. Adding an image that exists keeps its row, but for a manifest that was made here where
-        one comes with compressed layers; its tags are moved. One that was damaged is whole again.
+        The caller holds a lease on the layers. Adding an image that exists keeps its row; its tags are moved. One that was damaged is
+        whole again.
         """
         with self._content.lease((config.image_id, manifest.descriptor.digest)):
             self._content.put(config.data)
             self._content.put(manifest.data)
             now = time.time_ns()
             image = self._images.get(config.image_id) or Image(config, manifest, parent, now)
-            if image.manifest is not manifest and _is_plain(image) and manifest.layers != image.manifest.layers:
-                image = replace(image, manifest=manifest)  # what a registry knows it by counts more than our own
             with self._held_while_known(image.image_id):
                 await self._database.write(lambda c: _insert(c, image, tags, digests, now))
                 self._images[image.image_id] = image
@@ -427,13 +425,6 @@ class ImageStore:
             self._content.write_index(manifests)
         except OSError as error:
             _log.warning("index.json is out of date until the next change of a name: %s", error)
-
-
-def _is_plain(image: Image) -> bool:
-    """Whether an image's manifest names its layers' tars, as those do that are made here."""
-    return all(
-        layer.digest == diff_id for layer, diff_id in zip(image.manifest.layers, image.config.diff_ids, strict=True)
-    )
 
 
 def _insert(

@@ -47,11 +47,13 @@ class UnsupportedMediaType(Unsupported):
         self.media_type = media_type
 
 
-class ForeignLayer(Unsupported):
+class ForeignLayer(UnsupportedMediaType):
     """A layer whose bytes are nowhere but at URLs that its descriptor names (those of Windows)."""
 
     def __init__(self, media_type: str) -> None:
-        super().__init__(f"foreign layers, whose bytes are in no registry, are not supported: {media_type[:160]}")
+        Unsupported.__init__(
+            self, f"foreign layers, whose bytes are in no registry, are not supported: {media_type[:160]}"
+        )
         self.media_type = media_type
 
 

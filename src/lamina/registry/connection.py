@@ -57,10 +57,15 @@ class Connection:
         learned = access.learned.get(host.base)
         self._base = learned.base if learned else ""
         self._authorization = learned.authorization if learned else ""
-        if not self._authorization and access.credentials and access.credentials.registry_token:
+        if not self._authorization and not host.is_mirror and access.credentials and access.credentials.registry_token:
             self._authorization = f"Bearer {access.credentials.registry_token}"
         self._pool: urllib3.PoolManager | None = None
         self._finding_out = threading.Lock()
+
+    def close(self) -> None:
+        """Let go of what is open."""
+        if self._pool is not None:
+            self._pool.clear()
 
     @property
     def learned(self) -> Learned:

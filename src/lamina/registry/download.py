@@ -21,7 +21,8 @@ from lamina.registry.partial import FIRST, SIZE, TAKEN, numbers_path
 from lamina.registry.reading import BlobPart
 from lamina.registry.repository import Repository
 
-PIECE = 16 << 20
+_SMALLEST_PIECE = 16 << 20
+_MOST_PIECES = 4096
 _CONNECTIONS = 4
 _READ_BYTES = 256 << 10
 _ATTEMPTS = 5
@@ -40,9 +41,10 @@ class Download:
         self._repository = repository
         self._digest = digest
         self._size = size
+        self._piece = max(_SMALLEST_PIECE, -(-size // _MOST_PIECES))
         self._path = path
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        pieces = max(1, -(-size // PIECE))
+        pieces = max(1, -(-size // self._piece))
         self._numbers = SharedNumbers(numbers_path(path), FIRST + pieces)
         if self._numbers[SIZE] != size or os.fstat(self._fd).st_size > size:
             os.ftruncate(self._fd, 0)
@@ -114,16 +116,16 @@ class Download:
 
     def _contiguous(self) -> int:
         """Up to where all bytes are here."""
-        piece = self._position // PIECE
+        piece = self._position // self._piece
         while piece < self._pieces and self._had(piece) == self._length(piece):
             piece += 1
-        return self._size if piece == self._pieces else piece * PIECE + self._had(piece)
+        return self._size if piece == self._pieces else piece * self._piece + self._had(piece)
 
     def _had(self, piece: int) -> int:
         return self._numbers[FIRST + piece]
 
     def _length(self, piece: int) -> int:
-        return min(PIECE, self._size - piece * PIECE)
+        return min(self._piece, self._size - piece * self._piece)
 
     def _work(self, number: int) -> None:
         """What each connection does: one free piece after the other, the lowest first."""
@@ -177,7 +179,7 @@ class Download:
         if self._in_order == number:
             start, end = self._first_missing(), self._size
         else:
-            start, end = piece * PIECE + self._had(piece), piece * PIECE + self._length(piece)
+            start, end = piece * self._piece + self._had(piece), piece * self._piece + self._length(piece)
         if start >= end:
             return False
         part = self._repository.blob_from(self._digest, start, None if (start, end) == (0, self._size) else end)
@@ -189,7 +191,7 @@ class Download:
                     return False
                 start, end = self._first_missing(), self._size
             self._skip(part, start)
-            self._take(part, start, end)
+            self._take(part, start, end, leads=self._in_order == number)
         except BaseException:
             part.close()
             raise
@@ -211,7 +213,7 @@ class Download:
         """The first byte that is not here."""
         for piece in range(self._pieces):
             if self._had(piece) < self._length(piece):
-                return piece * PIECE + self._had(piece)
+                return piece * self._piece + self._had(piece)
         return self._size
 
     def _skip(self, part: BlobPart, start: int) -> None:
@@ -222,7 +224,7 @@ class Download:
                 raise RegistryUnreachable(part.connection.host.name, "the blob ended early")
             left -= len(data)
 
-    def _take(self, part: BlobPart, start: int, end: int) -> None:
+    def _take(self, part: BlobPart, start: int, end: int, *, leads: bool) -> None:
         """Write bytes to their place, and tell the reader."""
         position = written_back = start
         while position < end and not self._stopped:
@@ -237,16 +239,16 @@ class Download:
                 position += count
                 view = view[count:]
             with self._changed:
-                self._note(position)
+                self._note(position, leads=leads)
                 self._changed.notify_all()
-            if position - written_back >= PIECE:
+            if position - written_back >= self._piece:
                 start_writeback(self._fd, written_back, position - written_back)
                 written_back = position
 
-    def _note(self, position: int) -> None:
-        """All bytes up to *position* of its piece are here, and of the pieces that one connection took on its way."""
-        piece = (position - 1) // PIECE
-        self._numbers[FIRST + piece] = max(self._had(piece), position - piece * PIECE)
-        if self._in_order is not None:
+    def _note(self, position: int, *, leads: bool) -> None:
+        """All bytes up to *position* of its piece are here; where one connection goes on alone, all before them, too."""
+        piece = (position - 1) // self._piece
+        self._numbers[FIRST + piece] = max(self._had(piece), position - piece * self._piece)
+        if leads:
             for before in range(piece):
                 self._numbers[FIRST + before] = self._length(before)

@@ -56,7 +56,7 @@ class LayoutPlace:
         """See Place."""
         with self._open(digest) as file:
             data = file.read(_MAXIMUM_DOCUMENT + 1)
-        if Digest.of(data) != digest:
+        if not digest.matches(data):
             raise WrongBytes(str(self.directory), digest)
         return data
 
@@ -87,7 +87,8 @@ class LayoutPlace:
 
     def put_document(self, media_type: str, data: bytes, digest: Digest | None = None) -> None:
         """See Place. What refers to something is listed without a name."""
-        stored = self.put_data(data)
+        stored = digest or Digest.of(data)
+        self.put_stream(stored, [data])
         annotations = {_REF_NAME: self.name} if digest is None else None
         if digest is not None and _subject_of(data) is None:
             return

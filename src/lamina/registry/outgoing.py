@@ -135,6 +135,7 @@ class _Sending:
             upload = repository.mount_blob(known.digest, source)
             if upload is None:
                 return self._told(SentLayer(_plain(known), Step.MOUNTED, source))
+            upload.give_up()
         if self.layer.known_path is None:
             return self._send_anew(known)
         self._tell(Step.PUSHING)

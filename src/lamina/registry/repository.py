@@ -59,6 +59,11 @@ class Repository:
         self.name = access.reference.repository
         """``docker.io/library/busybox``."""
 
+    def close(self) -> None:
+        """Let go of all connections that are not in use."""
+        for connection in self._connections:
+            connection.close()
+
     @property
     def learned(self) -> dict[str, Learned]:
         """What was found out of the servers, for ``Access.learned``."""

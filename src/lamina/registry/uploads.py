@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
 from lamina.oci.digest import Digest
 from lamina.registry.blob_files import Uploadable
 from lamina.registry.connection import Connection, Response, finish
-from lamina.registry.errors import NotInRegistry, RegistryRefused, RegistryUnreachable
+from lamina.registry.errors import AccessDenied, NotInRegistry, RegistryRefused, RegistryUnreachable
 
 _READ_BYTES = 1 << 20
 _REST_BYTES = 64 << 20
@@ -41,18 +42,27 @@ class Upload:
     def send(self, method: str, headers: dict[str, str], body: Any, *, digest: Digest | None = None) -> Response:
         """One request of the upload; the URL of the next one is what its answer says.
 
-        *body* is bytes or an iterator; a 401 is answered by asking again only for bytes. Raises RegistryUnreachable.
+        *body* is bytes or an iterator. A 401 is answered; what went by then cannot be sent again by itself.
+
+        Raises RegistryUnreachable.
         """
         url = self.url
         if digest is not None:
             url += ("&" if urlsplit(url).query else "?") + f"digest={digest}"
         response = self.connection.send(method, url, headers, body)
-        if response.status == 401 and (body is None or isinstance(body, bytes)):
+        if response.status == 401:
             self.connection.reauthorize(response)
+            if not (body is None or isinstance(body, bytes)):
+                raise RegistryUnreachable(self.connection.host.name, "it wanted a new token while a blob was sent")
             response = self.connection.send(method, url, headers, body)
         if response.headers.get("Location") and response.status in (202, 204):
             self.url = self.connection.follow(response.headers["Location"])
         return response
+
+    def give_up(self) -> None:
+        """Tell the registry that nothing comes; whether it listens does not matter."""
+        with suppress(RegistryUnreachable, RegistryRefused, AccessDenied):
+            finish(self.send("DELETE", {}, None))
 
     def received(self) -> int | None:
         """How many bytes the registry has, None if it does not know the upload any more."""

@@ -54,9 +54,16 @@ class Access:
         raise denied(f"{action} of {repository}")
 
     def check_named(self, visitor: Visitor) -> None:
-        """Raises RegistryError for nobody, where nobody may do anything: what ``/v2/`` tells, by which clients find out."""
-        is_open = any(self.rules.allow("", action, name) for action in ACTIONS for name in ("a", "a/a"))
-        if not visitor.user and visitor.grant is None and not is_open and self.passwords is not None:
+        """Raises RegistryError for who shows nothing, where there are names.
+
+        It is by ``/v2/`` that docker's clients find out how to say who they are; who has no name gets a token all the same.
+        """
+        if self.passwords is not None and not visitor.user and visitor.grant is None:
+            raise unauthorized()
+
+    def check_known(self, visitor: Visitor) -> None:
+        """Raises RegistryError for who has no name, where there are names: for what is about the server itself."""
+        if self.passwords is not None and not visitor.user:
             raise unauthorized()
 
     def challenge(self, base: str, scope: str) -> str:
@@ -79,9 +86,9 @@ class Access:
             raise unauthorized("there are no names")
         match form.get("grant_type"):
             case "refresh_token":
-                user = self.tokens.user_of_refresh(form.get("refresh_token", ""))
-                if not self.passwords.has(user):
-                    raise unauthorized("the token's user is gone")
+                user, mark = self.tokens.user_of_refresh(form.get("refresh_token", ""))
+                if self.passwords.mark_of(user) != mark:
+                    raise unauthorized("the token's user is gone, or has another password")
                 given = self._given(user, [form.get("scope", "")], lasting=False)
                 return given | {"refresh_token": form["refresh_token"]}
             case "password":
@@ -100,4 +107,7 @@ class Access:
             granted.append((kind, name, allowed))
         token = self.tokens.issue(user, granted)
         answer: dict[str, object] = {"token": token, "access_token": token, "expires_in": LIFE_S}
-        return answer | ({"refresh_token": self.tokens.issue_refresh(user)} if lasting else {})
+        return answer | ({"refresh_token": self.tokens.issue_refresh(user, self._mark_of(user))} if lasting else {})
+
+    def _mark_of(self, user: str) -> str:
+        return self.passwords.mark_of(user) if self.passwords is not None else ""

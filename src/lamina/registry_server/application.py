@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import re
+import sqlite3
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
@@ -13,6 +15,7 @@ from urllib.parse import parse_qsl, quote, unquote
 
 import msgspec
 
+from lamina.errors import LaminaError
 from lamina.http import FileResponse, Request, Response, StreamingResponse
 from lamina.http.connection import Answer
 from lamina.oci.descriptor import OCI_INDEX
@@ -32,6 +35,7 @@ from lamina.registry_server.storage import Storage
 from lamina.registry_server.uploads import Uploads
 from lamina.registry_server.webhooks import Happened, Webhooks
 
+_log = logging.getLogger("lamina.registry")
 _NAME = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")
 _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
 _LONGEST_NAME = 255
@@ -49,10 +53,11 @@ _FIXED = {
     "/readyz": "health",
 }
 _LONGEST_FORM = 64 << 10
+_LONGEST_NUMBER = 18
 _PAGE = 1000
 _MOST_REDIRECTED = 100_000
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
-_CONTENT_RANGE = re.compile(r"(?:bytes[ =])?(\d+)-(\d+)(?:/.*)?")
+_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
+_CONTENT_RANGE = re.compile(r"(?:bytes[ =])?(\d{1,18})-(\d{1,18})(?:/.*)?")
 
 
 @dataclass(frozen=True)
@@ -113,13 +118,20 @@ class Application:
                 raise errors.no_such_page()
             if request.query("ns") and target.repository:
                 target = replace(target, repository=self._mirror.local_name(target.repository, request.query("ns")))
-            if target.kind not in _OPEN:
+            if target.kind in _OPEN:
+                self._limit.take(request.channel.peer)
+            else:
                 visitor = await self._admitted(request, target)
             answer = await self._kinds[target.kind](request, target)
         except RegistryError as error:
             answer = self._told(error, request, target)
         except InvalidDigest as error:
             answer = self._told(errors.digest_invalid(str(error)), request, target)
+        except (LaminaError, OSError, sqlite3.Error) as error:
+            if isinstance(error, ConnectionError):
+                raise
+            _log.exception("%s %s", request.method, request.path)
+            answer = self._told(errors.failed(str(error)), request, target)
         self._metrics.answered(request.method, target.kind, answer.status, time.monotonic() - began)
         self._audit.tell(
             user=visitor.user,
@@ -133,10 +145,13 @@ class Application:
 
     async def _admitted(self, request: Request, target: Target) -> Visitor:
         """Who is asking, if that one may. Raises RegistryError."""
-        visitor = await self._access.visitor(request.headers.get("Authorization", ""))
-        self._limit.take(visitor.user or request.channel.peer)
+        authorization = request.headers.get("Authorization", "")
+        self._limit.take(request.channel.peer)  # before a password is looked at: guesses count, too
+        visitor = await self._access.visitor(authorization)
         if target.repository:
             self._access.check(visitor, _action(request.method, target), target.repository)
+        elif target.kind == "metrics":
+            self._access.check_known(visitor)
         else:
             self._access.check_named(visitor)
         return visitor
@@ -149,6 +164,8 @@ class Application:
             actions = {"pull": "pull", "push": "pull,push", "delete": "delete"}[_action(request.method, target)]
             scope = f"repository:{target.repository}:{actions}" if target.repository else ""
             headers["WWW-Authenticate"] = self._access.challenge(base, scope)
+        if isinstance(error, errors.PartInvalid):
+            headers["Content-Range"] = f"bytes */{error.size}"
         if isinstance(error, TooManyRequests):
             headers["Retry-After"] = str(math.ceil(error.wait_s))
         return Response(error.status, msgspec.json.encode(body), "application/json", headers)
@@ -173,7 +190,7 @@ class Application:
         return Response(200, msgspec.json.encode(given), "application/json", {"Cache-Control": "no-store"})
 
     async def _health(self, request: Request, target: Target) -> Answer:
-        await self._catalog.counts()
+        await self._catalog.answers()
         return Response(200, b'{"status":"ok"}\n', "application/json")
 
     async def _show_metrics(self, request: Request, target: Target) -> Answer:
@@ -202,7 +219,8 @@ class Application:
         wanted = request.query("artifactType")
         found = await self._catalog.referrers(target.repository, Digest.parse(target.rest), wanted)
         entries = [
-            {"mediaType": r.media_type, "digest": str(r.digest), "size": r.size, "artifactType": r.artifact_type}
+            {"mediaType": r.media_type, "digest": str(r.digest), "size": r.size}
+            | ({"artifactType": r.artifact_type} if r.artifact_type else {})
             | ({"annotations": r.annotations} if r.annotations else {})
             for r in found
         ]
@@ -271,6 +289,9 @@ class Application:
             file = self._storage.open_blob(digest)
         except FileNotFoundError:  # it was damaged and set aside: its registry may have it, if it is another's
             return await self._blob_elsewhere(request, target.repository, digest)
+        if os.fstat(file.fileno()).st_size < size:
+            file.close()
+            raise errors.failed(f"blob {digest} is damaged")
         if request.method == "GET":
             self._metrics.sent(length)
         return FileResponse(file, offset, length, "application/octet-stream", status, headers)
@@ -388,7 +409,7 @@ def _only(request: Request, *methods: str) -> None:
 def _paging(request: Request) -> tuple[str, int]:
     """``last`` and ``n`` of a listing."""
     text = request.query("n")
-    if text and not (text.isascii() and text.isdigit()):
+    if text and not (text.isascii() and text.isdigit() and len(text) <= _LONGEST_NUMBER):
         raise RegistryError(400, "PAGINATION_NUMBER_INVALID", "invalid number of results requested", {"n": text[:80]})
     return request.query("last"), min(int(text), _MOST_REDIRECTED) if text else _PAGE * 100
 
@@ -421,7 +442,7 @@ def _part(text: str, size: int) -> tuple[int, int, int]:
     else:
         offset, end = max(0, size - int(last)), size
     if offset >= end:
-        raise errors.range_invalid(f"the blob has {size} bytes")
+        raise errors.PartInvalid(size)
     return offset, end - offset, 206
 
 

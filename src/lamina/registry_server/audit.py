@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 _ALLOWED_READS = ("GET", "HEAD")
+_log = logging.getLogger("lamina.registry")
 
 
 class AuditLog:
@@ -32,8 +34,11 @@ class AuditLog:
                 "status": status,
             }
         )
-        fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            os.write(fd, line + b"\n")
-        finally:
-            os.close(fd)
+            fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                os.write(fd, line + b"\n")
+            finally:
+                os.close(fd)
+        except OSError as error:  # what was done is done, and is told here instead
+            _log.error("%s: %s; it was %s", self._path, error.strerror, line.decode())

@@ -9,7 +9,10 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import msgspec
 
@@ -25,6 +28,7 @@ from lamina.registry_server.errors import (
 )
 from lamina.registry_server.storage import Storage
 from lamina.state import Database, Schema
+from lamina.state.database import WriteFailed
 
 SCHEMA = Schema(
     "registry",
@@ -80,6 +84,10 @@ SCHEMA = Schema(
         ) STRICT, WITHOUT ROWID""",
     ),
 )
+
+
+_ANYTHING = object()
+"""As what a tag replaces: whatever it was."""
 
 
 @dataclass(frozen=True)
@@ -149,18 +157,16 @@ class Catalog:
             raise blob_unknown(digest)
         number, size, touched_s = found
         if touched_s < time.time() - self._touch_s:
-            changed = await self._database.write(
-                lambda c: (
-                    c.execute(
-                        "UPDATE link SET touched_s = ? WHERE repository = ? AND digest = ?",
-                        (int(time.time()), number, str(digest)),
-                    ).rowcount
-                ),
-                lasting=False,
-            )
-            if not changed:
-                raise blob_unknown(digest)
+            await self._touch(number, digest)
         return size
+
+    async def _touch(self, repository: int, digest: Digest) -> None:
+        """Keep a link from being collected for a while. A full or busy disk is no reason not to serve what is here."""
+        query = "UPDATE link SET touched_s = ? WHERE repository = ? AND digest = ?"
+        values = (int(time.time()), repository, str(digest))
+        with suppress(WriteFailed):
+            if not await self._database.write(lambda c: c.execute(query, values).rowcount, lasting=False):
+                raise blob_unknown(digest)
 
     async def mount(self, repository: str, digest: Digest, source: str) -> bool:
         """Let a repository have a blob that another has; whether that has it."""
@@ -170,7 +176,7 @@ class Catalog:
                 "SELECT 1 FROM link JOIN repository ON repository.id = link.repository WHERE name = ? AND digest = ?",
                 (source, str(digest)),
             ).fetchone()
-            if row is None:
+            if row is None or not self._storage.blob_path(digest).exists():
                 return False
             self._link(connection, repository, digest)
             return True
@@ -192,7 +198,7 @@ class Catalog:
     # ---- uploads
 
     async def begin_upload(self, repository: str, upload_id: str) -> None:
-        """An upload begins."""
+        """An upload begins; its file is there already."""
         await self._database.write(
             lambda c: c.execute("INSERT INTO upload VALUES (?, ?)", (upload_id, _repository_id(c, repository))),
             lasting=False,
@@ -217,18 +223,21 @@ class Catalog:
         def write(connection: sqlite3.Connection) -> None:
             if not connection.execute("DELETE FROM upload WHERE id = ?", (upload_id,)).rowcount:
                 raise upload_unknown(upload_id)
-            query = "SELECT 1 FROM blob WHERE digest = ?"
-            is_new = connection.execute(query, (str(digest),)).fetchone() is None
-            if is_new:
-                connection.execute("INSERT INTO blob VALUES (?, ?)", (str(digest), size))
+            if self._storage.upload_path(upload_id).stat().st_size != size:
+                raise upload_unknown(upload_id)
+            is_new = not self._storage.blob_path(digest).exists()
+            known = "DO UPDATE SET size = excluded.size" if is_new else "DO NOTHING"
+            connection.execute(f"INSERT INTO blob VALUES (?, ?) ON CONFLICT {known}", (str(digest), size))  # noqa: S608
             self._link(connection, repository, digest)
-            if is_new or not self._storage.blob_path(digest).exists():  # last of all, as no rollback undoes it
+            if is_new:  # last of all, as no rollback undoes it
                 self._storage.adopt(upload_id, digest)
 
         try:
             await self._database.write(write)
-        finally:
-            self._storage.upload_path(upload_id).unlink(missing_ok=True)
+        except BaseException:
+            await self.end_upload(upload_id)
+            raise
+        self._storage.upload_path(upload_id).unlink(missing_ok=True)
 
     def _link(self, connection: sqlite3.Connection, repository: str, digest: Digest) -> None:
         """A repository has a blob. Raises RegistryError if it may not hold so much."""
@@ -271,17 +280,24 @@ class Catalog:
         document: Document,
         *,
         is_complete: bool = True,
-    ) -> None:
-        """Store a manifest, and let a *tag* mean it. All that it needs must be there, but for one that *is* not *complete* yet."""
+        replaces: object = _ANYTHING,
+    ) -> bool:
+        """Store a manifest, and let a *tag* mean it. All that it needs must be there, but for one that *is* not *complete* yet.
 
-        def write(connection: sqlite3.Connection) -> None:
+        What came from another registry *replaces* what was found before (a digest, or None for nothing) and is noted as mirrored;
+        if the tag is something else by now nothing is done, and False returned.
+        """
+
+        def write(connection: sqlite3.Connection) -> bool:
             number = _repository_id(connection, repository)
             if is_complete:
-                _check_needs(connection, number, document)
+                self._check_needs(connection, number, document)
+            if tag is not None and not _may_tag(connection, number, tag, replaces):
+                return False
             now = int(time.time())
             connection.execute(
                 "INSERT INTO manifest VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
-                "media_type = excluded.media_type",
+                "media_type = excluded.media_type, pushed_s = excluded.pushed_s",
                 (
                     number,
                     str(digest),
@@ -298,9 +314,27 @@ class Catalog:
                 [(number, str(digest), str(needed)) for needed in (*document.blobs, *document.manifests)],
             )
             if tag is not None:
-                connection.execute("INSERT OR REPLACE INTO tag VALUES (?, ?, ?, ?)", (number, tag, str(digest), now))
+                connection.execute(
+                    "INSERT INTO tag VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET digest = excluded.digest, "
+                    "updated_s = excluded.updated_s",
+                    (number, tag, str(digest), now),
+                )
+                connection.execute("DELETE FROM mirrored WHERE repository = ? AND name = ?", (number, tag))
+                if replaces is not _ANYTHING:
+                    connection.execute("INSERT INTO mirrored VALUES (?, ?, ?)", (number, tag, now))
+            return True
 
-        await self._database.write(write)
+        return await self._database.write(write)
+
+    def _check_needs(self, connection: sqlite3.Connection, repository: int, document: Document) -> None:
+        """Raises RegistryError for what a manifest needs and a repository has not got, or not any more."""
+        for table, needed in (("link", document.blobs), ("manifest", document.manifests)):
+            missing = _missing(connection, table, repository, needed)
+            if missing is not None:
+                raise manifest_blob_unknown(missing)
+        for digest in document.blobs:
+            if not self._storage.blob_path(digest).exists():
+                raise manifest_blob_unknown(digest)
 
     async def mirrored(self, repository: str, tag: str) -> int | None:
         """When a tag that came from another registry was last looked up there; None for one that did not."""
@@ -311,11 +345,16 @@ class Catalog:
         row = await self._database.read(lambda c: c.execute(query, (repository, tag)).fetchone())
         return int(row["checked_s"]) if row is not None else None
 
-    async def note_mirrored(self, repository: str, tag: str) -> None:
-        """A tag is at this moment what it is at another registry."""
-        query = "INSERT OR REPLACE INTO mirrored SELECT id, ?, ? FROM repository WHERE name = ?"
-        values = (tag, int(time.time()), repository)
-        await self._database.write(lambda c: c.execute(query, values), lasting=False)
+    async def note_mirrored(self, repository: str, tag: str, digest: Digest) -> None:
+        """A mirrored tag is at this moment still what it was at the other registry."""
+        query = (
+            "UPDATE mirrored SET checked_s = ? WHERE name = ? AND repository = (SELECT id FROM repository WHERE name = ?) "
+            "AND EXISTS (SELECT 1 FROM tag WHERE tag.repository = mirrored.repository AND tag.name = mirrored.name "
+            "AND digest = ?)"
+        )
+        values = (int(time.time()), tag, repository, str(digest))
+        with suppress(WriteFailed):
+            await self._database.write(lambda c: c.execute(query, values), lasting=False)
 
     async def delete_manifest(self, repository: str, reference: str) -> None:
         """Remove a manifest with its tags, or one tag alone."""
@@ -436,6 +475,28 @@ class Catalog:
             await self.end_upload(upload_id)
         return len(old)
 
+    async def remove_strays(self, before_s: float) -> None:
+        """Remove what a kill left between a file and its row: blobs' files without a row, older than that, and uploads without a file."""
+        uploads = await self._database.read(lambda c: [row["id"] for row in c.execute("SELECT id FROM upload")])
+        for upload_id in uploads:
+            if not self._storage.upload_path(upload_id).exists():
+                await self.end_upload(upload_id)
+        query = "SELECT 1 FROM blob WHERE digest = ?"
+
+        def remove(connection: sqlite3.Connection, digest: Digest, path: Path) -> None:
+            is_old = path.exists() and path.stat().st_ctime < before_s
+            if is_old and connection.execute(query, (str(digest),)).fetchone() is None:
+                path.unlink()
+
+        known = await self._database.read(lambda c: {row["digest"] for row in c.execute("SELECT digest FROM blob")})
+        for digest, path in self._storage.blobs():
+            if digest not in known:
+                await self._database.write(partial(remove, digest=digest, path=path), frees=True)
+
+    async def answers(self) -> None:
+        """Raises what befalls a query."""
+        await self._database.read(lambda c: c.execute("SELECT 1").fetchone())
+
     async def counts(self) -> dict[str, int]:
         """How many repositories, manifests, tags and blobs there are, and the bytes of the blobs."""
 
@@ -470,11 +531,16 @@ def _known_id(connection: sqlite3.Connection, name: str) -> int:
     return int(row["id"])
 
 
-def _check_needs(connection: sqlite3.Connection, repository: int, document: Document) -> None:
-    for table, needed in (("link", document.blobs), ("manifest", document.manifests)):
-        missing = _missing(connection, table, repository, needed)
-        if missing is not None:
-            raise manifest_blob_unknown(missing)
+def _may_tag(connection: sqlite3.Connection, repository: int, tag: str, replaces: object) -> bool:
+    """Whether a tag is still what it was when another registry was asked for it."""
+    if replaces is _ANYTHING:
+        return True
+    query = (
+        "SELECT tag.digest, mirrored.checked_s FROM tag LEFT JOIN mirrored USING (repository, name) "
+        "WHERE tag.repository = ? AND tag.name = ?"
+    )
+    row = connection.execute(query, (repository, tag)).fetchone()
+    return replaces is None if row is None else row["digest"] == replaces and row["checked_s"] is not None
 
 
 def _missing(connection: sqlite3.Connection, table: str, repository: int, digests: Sequence[Digest]) -> Digest | None:

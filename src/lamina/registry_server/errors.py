@@ -65,6 +65,14 @@ def range_invalid(reason: str) -> RegistryError:
     return RegistryError(416, "RANGE_INVALID", reason)
 
 
+class PartInvalid(RegistryError):
+    """A blob of *size* bytes has no such part."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(416, "RANGE_INVALID", f"the blob has {size} bytes")
+        self.size = size
+
+
 def size_invalid(reason: str) -> RegistryError:
     """A body does not have the length that was told."""
     return RegistryError(400, "SIZE_INVALID", reason)
@@ -88,6 +96,16 @@ def denied(what: str) -> RegistryError:
 def unsupported(reason: str) -> RegistryError:
     """What this server does not do."""
     return RegistryError(405, "UNSUPPORTED", reason)
+
+
+def no_room(reason: str) -> RegistryError:
+    """The disk does not take what was sent."""
+    return RegistryError(507, "UNAVAILABLE", f"it cannot be stored: {reason}")
+
+
+def failed(reason: str) -> RegistryError:
+    """Something that is no fault of the client's."""
+    return RegistryError(503, "UNAVAILABLE", reason)
 
 
 def upstream_failed(reason: str) -> RegistryError:

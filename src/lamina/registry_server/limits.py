@@ -37,5 +37,5 @@ class RateLimit:
             self._buckets[client] = (left, now)
             raise TooManyRequests((1 - left) * _MINUTE_S / self.per_minute)
         if len(self._buckets) >= _MOST_CLIENTS and client not in self._buckets:
-            self._buckets.clear()
+            self._buckets.pop(next(iter(self._buckets)))
         self._buckets[client] = (left - 1, now)

@@ -39,6 +39,7 @@ _log = logging.getLogger("lamina.registry")
 _SHUTDOWN_S = 10.0
 _COLLECTED_AT_ONCE = 200
 _TOUCHED_S = 60.0
+_STRAY_S = 86400.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -161,7 +162,9 @@ async def _maintain(database: Database, storage: Storage, catalog: Catalog, sett
 
     async def tidy() -> None:
         await _retain(database, settings)
+        await catalog.recover()
         await collect(catalog, settings)
+        await catalog.remove_strays(time.time() - _STRAY_S)
 
     async def look() -> None:
         await scrub(database, storage, settings.scrub_bytes_per_s)
@@ -176,7 +179,7 @@ async def _often(work: Callable[[], Awaitable[None]], every_s: float) -> None:
     while True:
         try:
             await work()
-        except (LaminaError, OSError):
+        except Exception:
             _log.exception("maintenance failed")
         await asyncio.sleep(every_s)
 
@@ -209,6 +212,8 @@ async def _collect_once(arguments: argparse.Namespace) -> int:
     try:
         gone = await _retain(database, settings, dry_run=arguments.dry_run)
         blobs, freed = await collect(catalog, settings, dry_run=arguments.dry_run)
+        if not arguments.dry_run:
+            await catalog.remove_strays(time.time() - _STRAY_S)
         scrubbed = await scrub(database, storage, 0) if arguments.scrub else None
     finally:
         await database.close()
@@ -229,7 +234,8 @@ def _settings(arguments: argparse.Namespace) -> Settings:
         passwords=arguments.htpasswd,
         anonymous=anonymous,
         rules=arguments.rules,
-        tokens=arguments.tokens,
+        # docker's clients find out by /v2/ alone how to say who they are: where some may do without, only tokens serve both
+        tokens=arguments.tokens or (arguments.htpasswd is not None and (anonymous != "none" or bool(arguments.rules))),
         public_url=arguments.public_url.rstrip("/"),
         audit=arguments.audit,
         requests_per_minute=arguments.rate_limit,

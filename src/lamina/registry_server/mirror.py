@@ -12,10 +12,12 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from lamina.errors import InvalidArgument, LaminaError
 from lamina.oci.digest import Digest
@@ -31,6 +33,9 @@ from lamina.registry_server.errors import RegistryError
 from lamina.registry_server.storage import Storage
 
 _READ_BYTES = 256 << 10
+_THREADS = 32
+_MOST_REPOSITORIES = 64
+T = TypeVar("T")
 _log = logging.getLogger("lamina.registry")
 
 
@@ -82,6 +87,7 @@ class _Arrival:
     path: Path
     received: int = 0
     ended: bool = False
+    given_up: bool = False
     failure: BaseException | None = None
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
@@ -107,6 +113,7 @@ class Mirror:
         self._repositories: dict[str, Repository] = {}
         self._arriving: dict[Digest, _Arrival] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="upstream")
 
     def local_name(self, repository: str, registry: str) -> str:
         """What a client means that asks for a repository of a registry that it names (containerd's ``?ns=``)."""
@@ -145,7 +152,7 @@ class Mirror:
         if remote is None:
             raise errors.blob_unknown(digest)
         try:
-            size = await asyncio.to_thread(remote.blob_size, digest)
+            size = await self._in_thread(remote.blob_size, digest)
         except NotInRegistry:
             raise errors.blob_unknown(digest) from None
         except LaminaError as error:
@@ -167,16 +174,27 @@ class Mirror:
         """Give up what is on its way."""
         for task in self._tasks:
             task.cancel()
+        for arrival in self._arriving.values():
+            arrival.given_up = True
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _in_thread(self, function: Callable[..., T], *arguments: object) -> T:
+        """Wait for another registry, in a thread that nobody else waits for: that one may be slow."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, partial(function, *arguments))
 
     def _remote(self, repository: str) -> Repository | None:
         for upstream in self._upstreams:
             path = upstream.path_of(repository)
             if path is not None:
-                if repository not in self._repositories:
+                known = self._repositories.pop(repository, None)
+                if known is None:
                     access = Access.of(Reference(upstream.registry, path), self._settings, self._credentials)
-                    self._repositories[repository] = Repository(access)
-                return self._repositories[repository]
+                    known = Repository(access)
+                self._repositories[repository] = known  # the last one used is the last one to go
+                while len(self._repositories) > _MOST_REPOSITORIES:
+                    self._repositories.pop(next(iter(self._repositories))).close()
+                return known
         return None
 
     async def _is_current(self, repository: str, reference: str) -> bool:
@@ -192,18 +210,19 @@ class Mirror:
         """What a name means there now; kept here under it."""
         tag = None if ":" in reference else reference
         if tag is not None and local is not None:
-            heading = await asyncio.to_thread(remote.head_manifest, tag)
+            heading = await self._in_thread(remote.head_manifest, tag)
             if heading.digest == local.digest:
-                await self._catalog.note_mirrored(repository, tag)
+                await self._catalog.note_mirrored(repository, tag, local.digest)
                 return local
-        media_type, data = await asyncio.to_thread(remote.manifest, reference)
+        media_type, data = await self._in_thread(remote.manifest, reference)
         document = read_document(data, media_type)
         digest = Digest.of(data) if tag is not None else Digest(reference)
-        await self._catalog.put_manifest(
-            repository, tag, digest, document.media_type, data, document, is_complete=False
+        replaces = local.digest if local is not None else None
+        stored = await self._catalog.put_manifest(
+            repository, tag, digest, document.media_type, data, document, is_complete=False, replaces=replaces
         )
-        if tag is not None:
-            await self._catalog.note_mirrored(repository, tag)
+        if not stored and tag is not None:  # somebody pushed the tag here meanwhile
+            return await self._catalog.manifest(repository, tag)
         return StoredManifest(digest, document.media_type, data)
 
     async def _begin(self, remote: Repository, repository: str, digest: Digest) -> _Arrival:
@@ -228,7 +247,7 @@ class Mirror:
         def fetch() -> None:
             state, count = hashlib.new(digest.algorithm), 0
             with remote.open_blob(digest) as blob, open(arrival.path, "ab", buffering=0) as file:
-                while data := blob.read(_READ_BYTES):
+                while not arrival.given_up and (data := blob.read(_READ_BYTES)):
                     file.write(data)
                     state.update(data)
                     count += len(data)
@@ -239,10 +258,10 @@ class Mirror:
             asyncio.run_coroutine_threadsafe(advance(count), loop).result()
 
         try:
-            await asyncio.to_thread(fetch)
+            await self._in_thread(fetch)
             await self._catalog.adopt(repository, arrival.upload_id, digest, arrival.received)
         except BaseException as error:
-            arrival.failure = error
+            arrival.failure, arrival.given_up = error, True
             await self._catalog.end_upload(arrival.upload_id)
             if not isinstance(error, LaminaError | OSError):
                 raise

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-import sqlite3
+import os
+import threading
 import time
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -36,37 +37,39 @@ async def scrub(database: Database, storage: Storage, bytes_per_s: float) -> Scr
         lambda c: [Digest(row["digest"]) for row in c.execute("SELECT digest FROM blob ORDER BY digest")]
     )
     damaged = []
-    for digest in digests:
-        if not await asyncio.to_thread(_is_sound, storage, digest, bytes_per_s) and await _is_meant(database, digest):
-            _log.error("blob %s is damaged: it is set aside, until somebody pushes it again", digest)
-            await database.write(lambda c, d=digest: _set_aside(c, storage, d))  # type: ignore[misc]
-            damaged.append(digest)
+    stopped = threading.Event()
+    try:
+        for digest in digests:
+            inode = await asyncio.to_thread(_damaged_inode, storage, digest, bytes_per_s, stopped)
+            if inode is not None:
+                _log.error("blob %s is damaged: it is set aside, until somebody pushes it again", digest)
+                await database.write(lambda c, d=digest, i=inode: storage.set_aside(d, i))  # type: ignore[misc]
+                damaged.append(digest)
+    finally:
+        stopped.set()
     return Scrubbed(len(digests), tuple(damaged))
 
 
-async def _is_meant(database: Database, digest: Digest) -> bool:
-    """Whether there is still to be such a blob: it may have been collected while it was read."""
-    query = "SELECT 1 FROM blob WHERE digest = ?"
-    return await database.read(lambda c: c.execute(query, (str(digest),)).fetchone()) is not None
-
-
-def _set_aside(connection: sqlite3.Connection, storage: Storage, digest: Digest) -> None:
-    storage.set_aside(digest)
-
-
-def _is_sound(storage: Storage, digest: Digest, bytes_per_s: float) -> bool:
+def _damaged_inode(storage: Storage, digest: Digest, bytes_per_s: float, stopped: threading.Event) -> int | None:
+    """The file of a blob whose bytes are not what they were; None for a sound one, and for what could not be read for now."""
     try:
         with storage.open_blob(digest) as file:
-            return _hash_slowly(file, digest.algorithm, bytes_per_s) == digest
-    except OSError:
-        return False
+            actual = _hash_slowly(file, digest.algorithm, bytes_per_s, stopped)
+            return os.fstat(file.fileno()).st_ino if actual not in (None, digest) else None
+    except FileNotFoundError:
+        return None  # collected meanwhile, or lost: whoever asks for it is told so
+    except OSError as error:
+        _log.warning("blob %s could not be read: %s", digest, error)
+        return None
 
 
-def _hash_slowly(file: BinaryIO, algorithm: str, bytes_per_s: float) -> str:
+def _hash_slowly(file: BinaryIO, algorithm: str, bytes_per_s: float, stopped: threading.Event) -> str | None:
+    """The digest of a file; None if there was no time for all of it."""
     state, begun, done = hashlib.new(algorithm), time.monotonic(), 0
     while data := file.read(_BLOCK_BYTES):
         state.update(data)
         done += len(data)
-        if bytes_per_s:
-            time.sleep(max(0.0, done / bytes_per_s - (time.monotonic() - begun)))
+        pause_s = done / bytes_per_s - (time.monotonic() - begun) if bytes_per_s else 0.0
+        if stopped.wait(max(0.0, pause_s)):
+            return None
     return f"{algorithm}:{state.hexdigest()}"

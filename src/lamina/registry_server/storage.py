@@ -53,12 +53,19 @@ class Storage:
         return self._uploads / upload_id
 
     def adopt(self, upload_id: str, digest: Digest) -> None:
-        """An upload, whose bytes have this digest and are synced, becomes the blob. Under the write lock."""
+        """An upload, whose bytes have this digest and are synced, becomes the blob, too; its old name goes when that is committed.
+
+        Under the write lock. Doing it again is no error: a transaction may be tried again.
+        """
         target = self.blob_path(digest)
-        if not target.parent.exists():
-            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            sync_directory(target.parent.parent)
-        self.upload_path(upload_id).rename(target)
+        for directory in (target.parent.parent, target.parent):
+            if not directory.exists():
+                directory.mkdir(mode=0o700, exist_ok=True)
+                sync_directory(directory.parent)
+        temporary = target.with_name(f".{upload_id}")
+        temporary.unlink(missing_ok=True)
+        os.link(self.upload_path(upload_id), temporary)
+        temporary.rename(target)
         sync_directory(target.parent)
 
     def throw_away(self, digest: Digest) -> None:
@@ -76,10 +83,11 @@ class Storage:
             algorithm, _, text = path.name.partition("-")
             yield Digest(f"{algorithm}:{text}")
 
-    def set_aside(self, digest: Digest) -> None:
-        """A blob is damaged: it is kept where nobody is served it. Under the write lock."""
+    def set_aside(self, digest: Digest, inode: int) -> None:
+        """A blob is damaged: it is kept where nobody is served it, unless it is another file by now. Under the write lock."""
         with suppress(FileNotFoundError):
-            self.blob_path(digest).rename(self._damaged / f"{digest.algorithm}-{digest.hex}")
+            if self.blob_path(digest).stat().st_ino == inode:
+                self.blob_path(digest).rename(self._damaged / f"{digest.algorithm}-{digest.hex}")
 
     def take_back(self, digest: Digest) -> None:
         """A blob whose row is still there comes back from the trash. Under the write lock."""
@@ -95,6 +103,12 @@ class Storage:
             with suppress(FileNotFoundError):
                 yield path.name, path.stat().st_mtime
 
+    def blobs(self) -> Iterator[tuple[Digest, Path]]:
+        """Every blob's file."""
+        for path in self._blobs.glob("*/*/*"):
+            if not path.name.startswith("."):
+                yield Digest(f"{path.parent.parent.name}:{path.name}"), path
+
     def _trash_path(self, digest: Digest) -> Path:
         return self._trash / f"{digest.algorithm}-{digest.hex}"
 
@@ -103,14 +117,3 @@ def hash_of(path: Path, algorithm: str) -> Digest:
     """The digest of a file's bytes. Raises OSError."""
     with open(path, "rb", buffering=0) as file:
         return Digest(f"{algorithm}:{hashlib.file_digest(file, algorithm).hexdigest()}")
-
-
-def append(path: Path, data: bytes) -> None:
-    """Add bytes to an upload."""
-    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
-    try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(fd, view) :]
-    finally:
-        os.close(fd)

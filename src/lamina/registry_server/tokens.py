@@ -49,9 +49,9 @@ class Tokens:
         access = [{"type": kind, "name": name, "actions": list(actions)} for kind, name, actions in granted]
         return self._signed(user, "access", LIFE_S, {"access": access})
 
-    def issue_refresh(self, user: str) -> str:
-        """A token for further tokens, which a login keeps in the place of a password."""
-        return self._signed(user, "refresh", _REFRESH_LIFE_S, {})
+    def issue_refresh(self, user: str, mark: str) -> str:
+        """A token for further tokens, which a login keeps in the place of a password; *mark* is the password's."""
+        return self._signed(user, "refresh", _REFRESH_LIFE_S, {"mark": mark})
 
     def read(self, text: str) -> Grant:
         """What a token allows. Raises RegistryError for one that is not ours, or too old."""
@@ -62,9 +62,10 @@ class Tokens:
             actions[name] = actions.get(name, frozenset()) | frozenset(entry["actions"])
         return Grant(claims.get("sub", ""), actions)
 
-    def user_of_refresh(self, text: str) -> str:
-        """Whose refresh token this is. Raises RegistryError."""
-        return str(self._claims(text, "refresh").get("sub", ""))
+    def user_of_refresh(self, text: str) -> tuple[str, str]:
+        """Whose refresh token this is, and the mark of the password that it stands for. Raises RegistryError."""
+        claims = self._claims(text, "refresh")
+        return str(claims.get("sub", "")), str(claims.get("mark", ""))
 
     def _signed(self, user: str, kind: str, life_s: int, more: dict[str, Any]) -> str:
         now = int(time.time())

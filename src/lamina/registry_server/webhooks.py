@@ -11,6 +11,7 @@ import logging
 import secrets
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
@@ -43,6 +44,7 @@ class Webhooks:
     """Tells URLs; without any it does nothing."""
 
     def __init__(self, urls: Sequence[str]) -> None:
+        self._threads = ThreadPoolExecutor(max(1, len(urls)), thread_name_prefix="webhook")
         self._queues = {url: asyncio.Queue[bytes](_MOST_WAITING) for url in urls}
         self._tasks = [asyncio.create_task(self._deliver(url, queue)) for url, queue in self._queues.items()]
 
@@ -64,13 +66,14 @@ class Webhooks:
         for task in (*waiting, *self._tasks):
             task.cancel()
         await asyncio.gather(*waiting, *self._tasks, return_exceptions=True)
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _deliver(self, url: str, queue: asyncio.Queue[bytes]) -> None:
         pool = urllib3.PoolManager(retries=False, timeout=10)
         while True:
             body = await queue.get()
             for attempt in range(_ATTEMPTS):
-                if await asyncio.to_thread(_post, pool, url, body):
+                if await asyncio.get_running_loop().run_in_executor(self._threads, _post, pool, url, body):
                     break
                 await asyncio.sleep(_FIRST_PAUSE_S * 2**attempt)
             else:
@@ -83,7 +86,7 @@ def _post(pool: urllib3.PoolManager, url: str, body: bytes) -> bool:
         response = pool.request("POST", url, body=body, headers={"Content-Type": _MEDIA_TYPE})
     except (urllib3.exceptions.HTTPError, ValueError):
         return False
-    return 200 <= response.status < 400
+    return 200 <= response.status < 300
 
 
 def _envelope(happened: Happened) -> bytes:

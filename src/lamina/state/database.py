@@ -31,6 +31,8 @@ Change = Callable[[sqlite3.Connection], object]
 
 _BALLAST_BYTES = 4 << 20
 _MODE = 0o600
+_BUSY_S = 30.0
+"""How long another process that writes, where there is one, is waited for."""
 
 
 class DatabaseDamaged(DataLoss):
@@ -227,7 +229,7 @@ def _connect(path: Path, schemas: Sequence[Schema]) -> sqlite3.Connection:
     for file in (path, *(path.with_name(path.name + suffix) for suffix in ("-wal", "-shm"))):
         with suppress(FileNotFoundError):
             file.chmod(_MODE)
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
     try:
         connection.row_factory = sqlite3.Row
         connection.execute("PRAGMA journal_mode = WAL")

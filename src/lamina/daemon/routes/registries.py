@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any
 
 from lamina.api.errors import error_body
@@ -166,15 +166,24 @@ class _Telling:
 
     async def response(self) -> StreamingResponse:
         """The answer, once there is a line. Raises what befell the work before that."""
-        with self._request.cancel_when_gone():
-            try:
+        try:
+            with self._request.cancel_when_gone():
                 first = await self._lines.get()
-            except BaseException:
-                await self._stop()
-                raise
+        except BaseException:
+            await self.aclose()
+            raise
         if first is None:
             self._work.result()
-        return StreamingResponse(self._stream(first))
+        self._sending = self._stream(first)
+        return StreamingResponse(self)
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._sending
+
+    async def aclose(self) -> None:
+        """End the work, also when nobody ever read from it."""
+        self._work.cancel()
+        await asyncio.wait((self._work,))
 
     async def _stream(self, first: Fields | None) -> AsyncGenerator[bytes, None]:
         gone = asyncio.ensure_future(self._request.disconnected.wait())
@@ -194,11 +203,7 @@ class _Telling:
                 yield encode_json({"errorDetail": body, "error": body["message"]}) + b"\r\n"
         finally:
             gone.cancel()
-            await self._stop()
-
-    async def _stop(self) -> None:
-        self._work.cancel()
-        await asyncio.wait((self._work,))
+            await self.aclose()
 
 
 def _pulled_name(text: str, tag: str) -> Reference:
@@ -231,7 +236,7 @@ def _searched(term: str) -> tuple[str, str]:
 
 
 def _is_wanted(item: Found, filters: Filters) -> bool:
-    stars = max((int(text) for text in filters.values_of("stars") if text.isdigit()), default=0)
+    stars = max((int(text) for text in filters.values_of("stars") if text.isascii() and text.isdigit()), default=0)
     official = filters.boolean("is-official")
     return item.stars >= stars and official in (None, item.official) and filters.boolean("is-automated") is not True
 
