@@ -482,6 +482,7 @@ def test_skopeo_and_podman_are_served(
     subprocess.run([*podman, "push", "-q", "--tls-verify=false", f"{name}-podman"], check=True, capture_output=True)
     daemon.docker_ok("pull", f"{name}-podman")
     assert daemon.docker_ok("run", "--rm", "--network", "none", f"{name}-podman", "echo", "served") == "served"
+    daemon.docker_ok("rmi", f"{name}-podman")  # it is the session's busybox by another name
     subprocess.run(["skopeo", "delete", "--tls-verify=false", f"docker://{name}"], check=True, capture_output=True)
 
 
@@ -697,6 +698,7 @@ def test_docker_may_pull_without_a_name_and_push_with_one(daemon: Daemon, tmp_pa
         assert daemon.docker("push", name, env=env).code == 0
         daemon.docker_ok("rmi", name)
         daemon.docker_ok("pull", name)
+        daemon.docker_ok("rmi", name)
         anonymous = json.loads(Api(own.host).ask("GET", "/token").data)["token"]
         assert Api(own.host, f"Bearer {anonymous}").ask("GET", "/metrics").status == 401
         refresh = json.loads((tmp_path / "config" / "config.json").read_text())["auths"][own.host]["identitytoken"]
