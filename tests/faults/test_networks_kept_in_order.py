@@ -151,13 +151,13 @@ def test_a_daemon_that_is_killed_while_a_container_joins(own_daemon: Daemon) -> 
 def test_a_network_goes_or_a_container_joins_it_but_not_both(own_daemon: Daemon) -> None:
     names = Names(own_daemon)
     api = docker.APIClient(base_url=own_daemon.host, version="1.51")
-    for number in range(6):
+    for number in range(3):
         network = names.network(f"n{number}")
         container = names.sleeper(f"c{number}", "--network", network)
         own_daemon.docker_ok("stop", "-t", "0", container)
         with ThreadPoolExecutor(2) as pool:
             starting = pool.submit(own_daemon.docker, "start", container)
-            time.sleep(0.008 * number)
+            time.sleep(0.016 * number)
             removing = pool.submit(_removes, api, network)
             started, removed = starting.result().code == 0, removing.result()
         assert started != removed, (number, started, removed)

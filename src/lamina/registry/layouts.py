@@ -88,7 +88,8 @@ class LayoutPlace:
     def put_document(self, media_type: str, data: bytes, digest: Digest | None = None) -> None:
         """See Place. What refers to something is listed without a name."""
         stored = digest or Digest.of(data)
-        self.put_stream(stored, [data])
+        if not self.has_blob(stored):
+            self.put_stream(stored, [data])
         annotations = {_REF_NAME: self.name} if digest is None else None
         if digest is not None and _subject_of(data) is None:
             return

@@ -66,7 +66,7 @@ SCHEMA = Schema(
             repository INTEGER NOT NULL,
             name TEXT NOT NULL,
             digest TEXT NOT NULL,
-            updated_s INTEGER NOT NULL,
+            updated_ns INTEGER NOT NULL,
             PRIMARY KEY (repository, name),
             FOREIGN KEY (repository, digest) REFERENCES manifest (repository, digest) ON DELETE CASCADE
         ) STRICT, WITHOUT ROWID""",
@@ -316,8 +316,8 @@ class Catalog:
             if tag is not None:
                 connection.execute(
                     "INSERT INTO tag VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET digest = excluded.digest, "
-                    "updated_s = excluded.updated_s",
-                    (number, tag, str(digest), now),
+                    "updated_ns = excluded.updated_ns",
+                    (number, tag, str(digest), time.time_ns()),
                 )
                 connection.execute("DELETE FROM mirrored WHERE repository = ? AND name = ?", (number, tag))
                 if replaces is not _ANYTHING:

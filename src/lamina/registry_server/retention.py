@@ -59,14 +59,14 @@ class Policy:
     quota: int | None = None
 
     def goes(self, tags: Sequence[tuple[str, int]], now_s: float) -> list[str]:
-        """Of (name, when it was pushed) those that go."""
+        """Of (name, when it was pushed, in nanoseconds) those that go."""
         if self.keep_last is None and self.keep_days is None:
             return []
         meant = [tag for tag in tags if any(pattern.fullmatch(tag[0]) for pattern in self.tags)]
         newest = sorted(meant, key=lambda tag: (-tag[1], tag[0]))
-        oldest_s = now_s - (self.keep_days or 0) * _DAY_S
+        oldest_ns = int((now_s - (self.keep_days or 0) * _DAY_S) * 1e9)
         late = newest[self.keep_last or 0 :]
-        return [name for name, pushed_s in late if self.keep_days is None or pushed_s < oldest_s]
+        return [name for name, pushed_ns in late if self.keep_days is None or pushed_ns < oldest_ns]
 
 
 @dataclass(frozen=True)
@@ -144,8 +144,8 @@ class _OnlyTold(Exception):
 
 
 def _retain_in(connection: sqlite3.Connection, repository: int, name: str, policy: Policy, now_s: float) -> list[str]:
-    tags = connection.execute("SELECT name, updated_s FROM tag WHERE repository = ?", (repository,)).fetchall()
-    going = policy.goes([(row["name"], row["updated_s"]) for row in tags], now_s)
+    tags = connection.execute("SELECT name, updated_ns FROM tag WHERE repository = ?", (repository,)).fetchall()
+    going = policy.goes([(row["name"], row["updated_ns"]) for row in tags], now_s)
     connection.executemany("DELETE FROM tag WHERE repository = ? AND name = ?", [(repository, tag) for tag in going])
     gone = [f"{name}:{tag}" for tag in going]
     while policy.remove_untagged:
