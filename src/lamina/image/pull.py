@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from lamina.content.store import Lease
@@ -266,14 +267,12 @@ class Pulls:
     async def _check_stack(self, config: ImageConfig) -> None:
         """Raises InvalidLayer if the layers do not fit on each other."""
         paths = await self._intake.trees.paths(list(config.diff_ids))
-        await run_in_worker(check_stack, (), [str(path) for path in paths])
+        await run_in_worker(check_stack, (), paths)
 
 
-def check_stack(trees: Sequence[str]) -> None:
+def check_stack(trees: Sequence[Path]) -> None:
     """Merge layers' trees to see whether they fit on each other. Blocking. Raises InvalidLayer."""
-    from pathlib import Path
-
-    merge([load(Path(path)) for path in trees])
+    merge([load(tree) for tree in trees])
 
 
 def _batches(layers: Sequence[tuple[Descriptor, DiffID]]) -> list[list[tuple[Descriptor, DiffID]]]:

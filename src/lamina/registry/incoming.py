@@ -60,7 +60,7 @@ def _fetch(place: RegistryPlace, wanted: IncomingLayer, limits: Limits) -> Inges
                 discard(wanted.blob)  # what came so far is not worth a full disk
             raise
         except LaminaError as error:
-            if not is_about_bytes(error):
+            if not _is_about_bytes(error):
                 raise
             discard(wanted.blob)
             if not (arriving.resumed or (arriving.source is not None and place.distrust(arriving.source))):
@@ -69,7 +69,7 @@ def _fetch(place: RegistryPlace, wanted: IncomingLayer, limits: Limits) -> Inges
             return layer
 
 
-def is_about_bytes(error: Exception) -> bool:
+def _is_about_bytes(error: Exception) -> bool:
     """Whether an error says that a blob is not what it should be, rather than that it could not be had."""
     return isinstance(error, WrongBytes | InvalidLayer)
 

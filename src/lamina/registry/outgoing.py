@@ -126,7 +126,7 @@ class _Sending:
     def run(self) -> SentLayer:
         known = self.layer.known
         self._tell(Step.PREPARING)
-        if known is None or (self.form.forced and _compression_of(known) != self.form.compression):
+        if known is None or (self.form.forced and layer_compression(known.media_type) != self.form.compression):
             return self._send_anew(None)
         repository = self.place.repository
         if repository.has_blob(known.digest):
@@ -144,7 +144,7 @@ class _Sending:
 
     def _send_anew(self, known: Descriptor | None) -> SentLayer:
         """Compress the layer, and send it while that is done; in the form of the *known* blob if there is one."""
-        form = (_compression_of(known) if known is not None else None) or self.form.compression
+        form = layer_compression(known.media_type) if known is not None else self.form.compression
         self._tell(Step.PUSHING)
         if form == "none":
             self.place.repository.put_file(self.layer.diff_id, self.layer.tar, sent=self._sent)
@@ -202,10 +202,6 @@ class _Both:
         """Whoever made it closes what lies behind."""
 
 
-def _compression_of(blob: Descriptor) -> Compression:
-    return layer_compression(blob.media_type)
-
-
 def _plain(blob: Descriptor) -> Descriptor:
     """A descriptor without what others noted in it."""
     return Descriptor(blob.media_type, blob.digest, blob.size)
@@ -218,7 +214,7 @@ def put_layer(
     if layer.known is not None and (layer.known_path is not None or place.has_blob(layer.known.digest)):
         if layer.known_path is not None:
             place.put_file(layer.known.digest, layer.known_path)
-        return Descriptor(layer.known.media_type, layer.known.digest, layer.known.size)
+        return _plain(layer.known)
     if form == "none":
         place.put_file(layer.diff_id, layer.tar)
         return Descriptor(OCI_LAYER, layer.diff_id, layer.tar.stat().st_size)

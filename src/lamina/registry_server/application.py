@@ -54,19 +54,19 @@ _FIXED = {
 }
 _LONGEST_FORM = 64 << 10
 _LONGEST_NUMBER = 18
-_PAGE = 1000
-_MOST_REDIRECTED = 100_000
+_LARGEST_PAGE = 100_000
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 _CONTENT_RANGE = re.compile(r"(?:bytes[ =])?(\d{1,18})-(\d{1,18})(?:/.*)?")
 
 
 @dataclass(frozen=True)
 class Target:
-    """What a request is about: ``blobs`` in a repository, with the rest of the path."""
+    """What a request is about: ``blobs`` in a repository, with the rest of the path; and who is asking."""
 
     kind: str
     repository: str = ""
     rest: str = ""
+    visitor: Visitor = Visitor()
 
 
 class Application:
@@ -111,7 +111,7 @@ class Application:
     async def handle(self, request: Request) -> Answer:
         """Answer one request; every error becomes a response in the specification's form."""
         began = time.monotonic()
-        target, visitor = Target("other"), Visitor()
+        target = Target("other")
         try:
             target = target_of(request.path)
             if target.kind not in self._kinds:
@@ -121,7 +121,7 @@ class Application:
             if target.kind in _OPEN:
                 self._limit.take(request.channel.peer)
             else:
-                visitor = await self._admitted(request, target)
+                target = replace(target, visitor=await self._admitted(request, target))
             answer = await self._kinds[target.kind](request, target)
         except RegistryError as error:
             answer = self._told(error, request, target)
@@ -134,7 +134,7 @@ class Application:
             answer = self._told(errors.failed(str(error)), request, target)
         self._metrics.answered(request.method, target.kind, answer.status, time.monotonic() - began)
         self._audit.tell(
-            user=visitor.user,
+            user=target.visitor.user,
             client=request.channel.peer,
             method=request.method,
             repository=target.repository,
@@ -199,8 +199,7 @@ class Application:
     async def _list_repositories(self, request: Request, target: Target) -> Answer:
         _only(request, "GET", "HEAD")
         last, limit = _paging(request)
-        visitor = await self._access.visitor(request.headers.get("Authorization", ""))
-        user = Visitor(visitor.user)  # the names of what one may pull, whatever a token was asked for
+        user = Visitor(target.visitor.user)  # the names of what one may pull, whatever a token was asked for
         found = await self._catalog.repositories(last, None)
         names = [name for name in found if self._access.allows(user, "pull", name)][: limit + 1]
         return _page({"repositories": names[:limit]}, names, limit, "/v2/_catalog")
@@ -240,12 +239,12 @@ class Application:
                 else errors.manifest_unknown(reference)
             )
         if request.method == "PUT":
-            return await self._put_manifest(request, target.repository, reference)
+            return await self._put_manifest(request, target, reference)
         if request.method == "DELETE":
             self._check_deletes()
             await self._catalog.delete_manifest(target.repository, reference)
             digest, tag = (Digest(reference), None) if ":" in reference else (None, reference)
-            self._webhooks.tell(Happened("delete", target.repository, await self._user(request), digest, tag))
+            self._webhooks.tell(Happened("delete", target.repository, target.visitor.user, digest, tag))
             return Response(202)
         found = await self._mirror.manifest(target.repository, reference)
         headers = {"Docker-Content-Digest": str(found.digest), "ETag": f'"{found.digest}"'}
@@ -253,7 +252,8 @@ class Application:
             return Response(304, headers=headers)
         return Response(200, found.data, found.media_type, headers)
 
-    async def _put_manifest(self, request: Request, repository: str, reference: str) -> Answer:
+    async def _put_manifest(self, request: Request, target: Target, reference: str) -> Answer:
+        repository = target.repository
         data = await _read(request, self._settings.manifest_limit, "the manifest")
         document = read_document(data, request.headers.get("Content-Type", "").partition(";")[0].strip())
         is_digest = ":" in reference
@@ -263,7 +263,7 @@ class Application:
         tag = None if is_digest else reference
         await self._catalog.put_manifest(repository, tag, digest, document.media_type, data, document)
         self._webhooks.tell(
-            Happened("push", repository, await self._user(request), digest, tag, document.media_type, len(data))
+            Happened("push", repository, target.visitor.user, digest, tag, document.media_type, len(data))
         )
         headers = {"Location": f"/v2/{repository}/manifests/{digest}", "Docker-Content-Digest": str(digest)}
         if document.subject is not None:
@@ -311,7 +311,7 @@ class Application:
         if not target.rest:
             if request.method != "POST":
                 raise errors.unsupported(f"{request.method} is not done here")
-            return await self._begin_upload(request, target.repository)
+            return await self._begin_upload(request, target)
         upload_id = target.rest
         match request.method:
             case "GET":
@@ -327,12 +327,14 @@ class Application:
                 return Response(204)
         raise errors.unsupported(f"{request.method} is not done here")
 
-    async def _begin_upload(self, request: Request, repository: str) -> Answer:
+    async def _begin_upload(self, request: Request, target: Target) -> Answer:
+        repository = target.repository
         mounted, source = request.query("mount"), request.query("from")
         if mounted and source and _NAME.fullmatch(source):
             digest = Digest.parse(mounted)
-            visitor = await self._access.visitor(request.headers.get("Authorization", ""))
-            if self._access.allows(visitor, "pull", source) and await self._catalog.mount(repository, digest, source):
+            if self._access.allows(target.visitor, "pull", source) and await self._catalog.mount(
+                repository, digest, source
+            ):
                 return _stored(repository, digest)
         upload_id = await self._uploads.begin(repository)
         if request.query("digest"):
@@ -360,9 +362,6 @@ class Application:
         await self._append(request, repository, upload_id)
         await self._uploads.finish(repository, upload_id, digest)
         return _stored(repository, digest)
-
-    async def _user(self, request: Request) -> str:
-        return (await self._access.visitor(request.headers.get("Authorization", ""))).user
 
     def _check_deletes(self) -> None:
         if not self._settings.deletes:
@@ -411,7 +410,7 @@ def _paging(request: Request) -> tuple[str, int]:
     text = request.query("n")
     if text and not (text.isascii() and text.isdigit() and len(text) <= _LONGEST_NUMBER):
         raise RegistryError(400, "PAGINATION_NUMBER_INVALID", "invalid number of results requested", {"n": text[:80]})
-    return request.query("last"), min(int(text), _MOST_REDIRECTED) if text else _PAGE * 100
+    return request.query("last"), min(int(text) if text else _LARGEST_PAGE, _LARGEST_PAGE)
 
 
 def _page(body: object, names: list[str], limit: int, path: str) -> Response:

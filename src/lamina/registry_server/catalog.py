@@ -6,6 +6,7 @@ names; a link that no manifest needs is garbage once it has not been touched for
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
@@ -489,9 +490,9 @@ class Catalog:
                 path.unlink()
 
         known = await self._database.read(lambda c: {row["digest"] for row in c.execute("SELECT digest FROM blob")})
-        for digest, path in self._storage.blobs():
-            if digest not in known:
-                await self._database.write(partial(remove, digest=digest, path=path), frees=True)
+        strays = await asyncio.to_thread(lambda: [item for item in self._storage.blobs() if item[0] not in known])
+        for digest, path in strays:
+            await self._database.write(partial(remove, digest=digest, path=path), frees=True)
 
     async def answers(self) -> None:
         """Raises what befalls a query."""

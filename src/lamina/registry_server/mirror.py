@@ -168,7 +168,11 @@ class Mirror:
         arrival = self._arriving.get(digest)
         if arrival is None:
             arrival = await self._begin(remote, repository, digest)
-        return self._bytes_of(arrival)
+        try:
+            file = _opened(arrival.path)  # before it may be stored, and lose this name
+        except FileNotFoundError:
+            file = self._storage.open_blob(digest)
+        return self._bytes_of(arrival, file)
 
     async def close(self) -> None:
         """Give up what is on its way."""
@@ -272,9 +276,9 @@ class Mirror:
             async with arrival.changed:
                 arrival.changed.notify_all()
 
-    async def _bytes_of(self, arrival: _Arrival) -> AsyncGenerator[bytes, None]:
+    async def _bytes_of(self, arrival: _Arrival, file: BinaryIO) -> AsyncGenerator[bytes, None]:
         """An arrival's bytes; the last ones only when all are known to be right."""
-        with _opened(arrival.path) as file:
+        with file:
             position = 0
             while True:
                 async with arrival.changed:

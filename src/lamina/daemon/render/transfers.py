@@ -64,10 +64,7 @@ class PullLines:
         if self._begun:
             return []
         self._begun = True
-        repository = self._name.path if self._name.domain == "docker.io" else self._name.familiar_repository
-        if self._name.domain != "docker.io":
-            repository = self._name.path
-        return [{"status": f"Pulling from {repository}", "id": str(self._name.digest or self._name.tag)}]
+        return [{"status": f"Pulling from {self._name.path}", "id": str(self._name.digest or self._name.tag)}]
 
 
 def push_line(progress: PushProgress) -> Fields:
