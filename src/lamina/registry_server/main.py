@@ -9,8 +9,7 @@ import os
 import signal
 import sys
 import tempfile
-import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,10 +22,11 @@ from lamina.registry_server import catalog as catalog_module
 from lamina.registry_server.access import Access
 from lamina.registry_server.application import Application
 from lamina.registry_server.catalog import Catalog
+from lamina.registry_server.maintenance import apply_policies, collect, maintain, remove_strays
 from lamina.registry_server.metrics import Metrics
 from lamina.registry_server.mirror import Mirror, Upstream
 from lamina.registry_server.passwords import Passwords
-from lamina.registry_server.retention import Policies, retain
+from lamina.registry_server.retention import Policies
 from lamina.registry_server.rules import Anonymous, Rules
 from lamina.registry_server.scrub import scrub
 from lamina.registry_server.settings import Settings
@@ -37,9 +37,7 @@ from lamina.state import Database
 
 _log = logging.getLogger("lamina.registry")
 _SHUTDOWN_S = 10.0
-_COLLECTED_AT_ONCE = 200
 _TOUCHED_S = 60.0
-_STRAY_S = 86400.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -119,7 +117,7 @@ async def _serve(arguments: argparse.Namespace, counts: Path, *, first: int | No
         host = await server.listen(f"tcp://{arguments.listen}", shared=arguments.processes > 1)
         if first is None:
             _log.info("listening on %s, storage %s", host, settings.root)
-            maintaining = asyncio.create_task(_maintain(database, storage, catalog, settings))
+            maintaining = asyncio.create_task(maintain(database, storage, catalog, settings))
         for pipe in (first, arguments.end_with):
             if pipe is not None:
                 loop.add_reader(pipe, stop.set)
@@ -157,63 +155,14 @@ async def _open(settings: Settings) -> tuple[Storage, Catalog, Database]:
     return storage, Catalog(database, storage, min(_TOUCHED_S, settings.unused_s / 10), quota_of), database
 
 
-async def _maintain(database: Database, storage: Storage, catalog: Catalog, settings: Settings) -> None:
-    """What is done again and again, by the first process: retention and garbage, and scrubbing."""
-
-    async def tidy() -> None:
-        await _retain(database, settings)
-        await catalog.recover()
-        await collect(catalog, settings)
-        await catalog.remove_strays(time.time() - _STRAY_S)
-
-    async def look() -> None:
-        await scrub(database, storage, settings.scrub_bytes_per_s)
-
-    async with asyncio.TaskGroup() as tasks:
-        for work, every_s in ((tidy, settings.collect_every_s), (look, settings.scrub_every_s)):
-            if every_s:
-                tasks.create_task(_often(work, every_s))
-
-
-async def _often(work: Callable[[], Awaitable[None]], every_s: float) -> None:
-    while True:
-        try:
-            await work()
-        except Exception:
-            _log.exception("maintenance failed")
-        await asyncio.sleep(every_s)
-
-
-async def _retain(database: Database, settings: Settings, *, dry_run: bool = False) -> list[str]:
-    if settings.policies is None:
-        return []
-    gone = await retain(database, Policies.read(settings.policies), dry_run=dry_run)
-    for name in gone:
-        _log.info("%s %s by policy", "would remove" if dry_run else "removed", name)
-    return gone
-
-
-async def collect(catalog: Catalog, settings: Settings, *, dry_run: bool = False) -> tuple[int, int]:
-    """Collect all garbage, in steps that others can write between; returns how many blobs, and their bytes."""
-    blobs = freed = 0
-    if not dry_run:
-        await catalog.forget_uploads(time.time() - settings.stale_upload_s)
-    at_once = sys.maxsize if dry_run else _COLLECTED_AT_ONCE
-    while True:
-        found = await catalog.collect(time.time() - settings.unused_s, at_once, dry_run=dry_run)
-        blobs, freed = blobs + len(found.blobs), freed + found.freed_bytes
-        if dry_run or not (found.links or found.blobs):
-            return blobs, freed
-
-
 async def _collect_once(arguments: argparse.Namespace) -> int:
     settings = _settings(arguments)
     storage, catalog, database = await _open(settings)
     try:
-        gone = await _retain(database, settings, dry_run=arguments.dry_run)
+        gone = await apply_policies(database, settings, dry_run=arguments.dry_run)
         blobs, freed = await collect(catalog, settings, dry_run=arguments.dry_run)
         if not arguments.dry_run:
-            await catalog.remove_strays(time.time() - _STRAY_S)
+            await remove_strays(catalog)
         scrubbed = await scrub(database, storage, 0) if arguments.scrub else None
     finally:
         await database.close()
